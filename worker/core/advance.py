@@ -1,0 +1,239 @@
+"""Table + batch of clicks → recommendations. The heart of the worker: no I/O, no clock.
+
+How a batch is cut must not matter: one batch of 64 gives what 64 batches of one give. So rows are decided
+click by click in order (`SessionTable.touch`), and only what is independent is done side by side (`waves`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from schemas.recommendation import Source
+from worker.core.item_register import ItemRegister
+from worker.core.popularity import PopularItems, Ranking
+from worker.core.quality import NOTHING_PUBLISHED, Judgement, PublishedTable
+from worker.core.scoring import Scorer
+from worker.core.session_model import SessionModel
+from worker.core.session_table import NOTHING_KNOWN, SessionTable
+from worker.core.step import gru_step, session_query
+from worker.core.waves import split_into_waves
+
+
+class Batch(NamedTuple):
+    """Clicks in the order of their partitions; all lists have one entry per click."""
+
+    session_ids: list[str]
+    item_ids: list[str]
+    timestamps_ms: list[int]
+    partitions: list[int]
+    now_ms: int  # wall clock; bounds the watermark
+
+
+class Answer(NamedTuple):
+    """The recommendation for one click, best item first."""
+
+    items: list[str]
+    scores: NDArray[np.float32]  # [k], contiguous
+    source: Source
+
+
+class Advanced(NamedTuple):
+    """What came of a batch: one answer per click, in order, and how the clicks did against earlier ones."""
+
+    answers: list[Answer]
+    judgement: Judgement
+
+
+class CatalogueTooLargeError(ValueError):
+    """The items of the model do not fit into the item register: raise `max_items`."""
+
+
+class Recommender:
+    """Advances sessions and answers clicks with the serving model, or with popular items.
+
+    Not thread-safe: one thread calls `adopt`, `advance` and `forget_partitions`.
+    """
+
+    def __init__(
+        self,
+        table: SessionTable,
+        register: ItemRegister,
+        popular: PopularItems,
+        published: PublishedTable,
+        top_k: int,
+    ) -> None:
+        self.table = table
+        self.register = register
+        self._popular = popular
+        self._published = published
+        self._top_k = top_k
+        self._generation = 0
+        self._model: SessionModel | None = None
+        self._scorer: Scorer | None = None
+        self._model_rows = np.empty(0, np.int32)  # item number → row of the model, NOTHING_KNOWN elsewhere
+        self._numbers = np.empty(0, np.int32)  # row of the model → item number
+        self.reencoded = 0
+
+    @property
+    def model_version(self) -> str | None:
+        """Version of the serving model."""
+        return None if self._model is None else self._model.version
+
+    def adopt(self, model: SessionModel) -> None:
+        """Serve with this model from the next batch on. Sessions stay; their hidden rows become stale.
+
+        Raises:
+            CatalogueTooLargeError: its items do not fit; nothing has changed.
+        """
+        if not self.register.has_room_for(model.items):
+            raise CatalogueTooLargeError(f"no room for {len(model.items)} items: raise max_items")
+        numbers = self.register.numbers(model.items)
+        self._numbers = numbers.astype(np.int32)
+        self._model_rows = np.full(len(self.register), NOTHING_KNOWN, np.int32)
+        self._model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)
+        self._generation += 1
+        self.table.resize_hidden(model.hidden_size)
+        self._model = model
+        self._scorer = Scorer(model.item_matrix, self._top_k)
+
+    @torch.inference_mode()
+    def advance(self, batch: Batch) -> Advanced:
+        """Apply the clicks to their sessions, in order, and answer each."""
+        table = self.table
+        rows: list[int] = []
+        fresh: list[bool] = []
+        watermarks: list[int] = []
+        for session_id, timestamp_ms, partition in zip(
+            batch.session_ids, batch.timestamps_ms, batch.partitions, strict=True
+        ):
+            row, starts = table.touch(session_id, timestamp_ms, partition, batch.now_ms)
+            rows.append(row)
+            fresh.append(starts)
+            watermarks.append(table.watermark_ms)
+        numbers = self.register.numbers(batch.item_ids)
+        rankings = self._popular.count(numbers, watermarks, len(self.register))
+        row_of, starts_at = np.array(rows), np.array(fresh)
+        states, last_items = self._advance_waves(row_of, starts_at, numbers)
+        by_model = last_items != NOTHING_KNOWN
+        answers, recommended = self._answer(states, last_items, by_model, rankings)
+        judgement = self._published.judge(row_of, starts_at, numbers, recommended, by_model)
+        return Advanced(answers, judgement)
+
+    def _advance_waves(
+        self, rows: NDArray[np.int64], fresh: NDArray[np.bool_], numbers: NDArray[np.int64]
+    ) -> tuple[Tensor, NDArray[np.int32]]:
+        """Hidden state [n, H] and last known item int32[n] of each click's session right after the click."""
+        table = self.table
+        clicked = self._rows_in_model(numbers)
+        states = torch.empty(len(rows), table.hidden.shape[1])
+        last_items = np.empty(len(rows), np.int32)
+        for wave in split_into_waves(rows.tolist()):
+            at = rows[wave]
+            table.reset(at[fresh[wave]], self._generation)
+            self._refresh_stale(at)
+            self._step(at, clicked[wave])
+            table.append(at, numbers[wave])
+            states[torch.from_numpy(wave)] = table.hidden[torch.from_numpy(at)]
+            last_items[wave] = table.last_item[at]
+        return states, last_items
+
+    def _step(self, rows: NDArray[np.int64], clicked: NDArray[np.int32]) -> None:
+        """Advance the rows whose clicked item the model knows; the others stay as they are."""
+        known = clicked != NOTHING_KNOWN
+        if self._model is None or not known.any():
+            return
+        at, items = torch.from_numpy(rows[known]), torch.from_numpy(clicked[known])
+        hidden = self.table.hidden
+        hidden[at] = gru_step(self._model.cell, self._model.embedding[items], hidden[at])
+        self.table.last_item[rows[known]] = clicked[known]
+
+    def _refresh_stale(self, rows: NDArray[np.int64]) -> None:
+        """Re-encode, from their histories, the rows that another model (or none) computed."""
+        stale = rows[self.table.generation[rows] != self._generation]
+        if self._model is None or not len(stale):
+            return
+        items, counts = self.table.histories(stale)
+        hidden, last_items = _encode(self._model, self._rows_in_model(items), counts)
+        self.table.hidden[torch.from_numpy(stale)] = hidden
+        self.table.last_item[stale] = last_items
+        self.table.generation[stale] = self._generation
+        self.reencoded += len(stale)
+
+    def _rows_in_model(self, numbers: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Rows of the model for item numbers of any shape; items that came after the model are unknown."""
+        if self._model is None:
+            return np.full(numbers.shape, NOTHING_KNOWN, np.int32)
+        new = numbers >= len(self._model_rows)
+        return np.where(new, np.int32(NOTHING_KNOWN), self._model_rows[np.where(new, 0, numbers)])
+
+    def _answer(
+        self,
+        states: Tensor,
+        last_items: NDArray[np.int32],
+        by_model: NDArray[np.bool_],
+        rankings: list[Ranking],
+    ) -> tuple[list[Answer], NDArray[np.int32]]:
+        """The answers, and the recommended item numbers int32[n, k], padded with NOTHING_PUBLISHED."""
+        recommended = np.full((len(rankings), self._top_k), NOTHING_PUBLISHED, np.int32)
+        at = np.flatnonzero(by_model)
+        from_model = iter(self._model_answers(states, last_items, at, recommended))
+        popular: dict[int, Answer] = {}  # one answer serves every click of the same ranking
+        answers = []
+        for position, ranking in enumerate(rankings):
+            if by_model[position]:
+                answers.append(next(from_model))
+                continue
+            if id(ranking) not in popular:
+                ids = [self.register.item_id(number) for number in ranking.items.tolist()]
+                popular[id(ranking)] = Answer(ids, ranking.scores, "popular")
+            answers.append(popular[id(ranking)])
+            recommended[position, : len(ranking.items)] = ranking.items
+        return answers, recommended
+
+    def _model_answers(
+        self,
+        states: Tensor,
+        last_items: NDArray[np.int32],
+        at: NDArray[np.int64],
+        recommended: NDArray[np.int32],
+    ) -> list[Answer]:
+        """Answers for the positions `at`, in that order; notes their item numbers in `recommended`."""
+        if not len(at) or self._model is None or self._scorer is None:
+            return []
+        clicked = self._model.embedding[torch.from_numpy(last_items[at])]
+        queries = session_query(self._model.query, states[torch.from_numpy(at)], clicked)
+        scores, items = self._scorer.top_k(queries)
+        recommended[at, : items.shape[1]] = self._numbers[items.numpy()]
+        ids = self._model.items
+        return [
+            Answer([ids[item] for item in best], row, "model")
+            for best, row in zip(items.tolist(), scores.numpy(), strict=True)
+        ]
+
+
+def _encode(
+    model: SessionModel, items: NDArray[np.int32], counts: NDArray[np.int64]
+) -> tuple[Tensor, NDArray[np.int32]]:
+    """Hidden states [n, H] and last known items int32[n] of sessions with these histories.
+
+    Args:
+        model: whose states are wanted.
+        items: int32[n, L], rows of the model, oldest first; NOTHING_KNOWN where it does not know the item.
+        counts: int64[n], how many of each row's entries are history rather than padding.
+    """
+    valid = (items != NOTHING_KNOWN) & (np.arange(items.shape[1]) < counts[:, None])
+    lengths = valid.sum(axis=1)
+    longest_first = np.argsort(-lengths, kind="stable")
+    hidden = torch.zeros(len(items), model.hidden_size)
+    last_items = np.full(len(items), NOTHING_KNOWN, np.int32)
+    known = np.argsort(~valid, axis=1, kind="stable")  # known entries first, in order
+    for step in range(int(lengths.max(initial=0))):
+        rows = longest_first[: int((lengths > step).sum())]
+        clicked = items[rows, known[rows, step]]
+        at = torch.from_numpy(rows)
+        hidden[at] = gru_step(model.cell, model.embedding[torch.from_numpy(clicked)], hidden[at])
+        last_items[rows] = clicked
+    return hidden, last_items

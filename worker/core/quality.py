@@ -1,0 +1,88 @@
+"""Prequential quality: each click is judged against what was last recommended to its session, then learned.
+
+Nothing is held out and nothing is waited for; in the long run the hit rate is recall@k as users lived it.
+(Dawid 1984, "Present position and potential developments: the prequential approach".)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.recommendation import Source
+
+NOTHING_PUBLISHED = -1
+
+
+class Judgement(NamedTuple):
+    """How the batch's clicks compare with the recommendations before them, by who made those."""
+
+    judged: dict[Source, int]
+    hits: dict[Source, int]
+    reciprocal_ranks: dict[Source, float]
+
+
+class PublishedTable:
+    """What was last published to the session in each row. N = `max_sessions`, k = `top_k`.
+
+    Items are item numbers, so a recommendation can be judged after the model that made it is gone.
+    """
+
+    def __init__(self, max_sessions: int, top_k: int) -> None:
+        self._items = np.full((0, top_k), NOTHING_PUBLISHED, np.int32)
+        self._by_model = np.zeros(0, np.bool_)
+        self._max_sessions = max_sessions
+
+    def judge(
+        self,
+        rows: NDArray[np.int64],
+        fresh: NDArray[np.bool_],
+        clicked: NDArray[np.int64],
+        answers: NDArray[np.int32],
+        by_model: NDArray[np.bool_],
+    ) -> Judgement:
+        """Judge the clicks of a batch and remember its answers for the next.
+
+        Args:
+            rows: int64[n], table row of each click, in order.
+            fresh: bool[n], the session starts with this click: nothing was published to it.
+            clicked: int64[n], item numbers.
+            answers: int32[n, k], item numbers that answer each click, best first, NOTHING_PUBLISHED behind.
+            by_model: bool[n], whether a model made the answer.
+        """
+        self._grow(int(np.max(rows)) + 1)
+        before, before_by_model = self._items[rows], self._by_model[rows]
+        order = np.argsort(rows, kind="stable")
+        follows = rows[order[1:]] == rows[order[:-1]]
+        later, earlier = order[1:][follows], order[:-1][follows]
+        before[later], before_by_model[later] = answers[earlier], by_model[earlier]
+        last = np.append(~follows, True)  # of its row in this batch
+        self._items[rows[order[last]]] = answers[order[last]]
+        self._by_model[rows[order[last]]] = by_model[order[last]]
+        return _compare(before, before_by_model, ~fresh & (before[:, 0] != NOTHING_PUBLISHED), clicked)
+
+    def _grow(self, rows: int) -> None:
+        have = len(self._items)
+        if rows > have:
+            size = min(max(rows, 2 * have, 1_024), self._max_sessions)
+            items = np.full((size, self._items.shape[1]), NOTHING_PUBLISHED, np.int32)
+            items[:have] = self._items
+            self._items = items
+            self._by_model = np.append(self._by_model, np.zeros(size - have, np.bool_))
+
+
+def _compare(
+    published: NDArray[np.int32],
+    by_model: NDArray[np.bool_],
+    judged: NDArray[np.bool_],
+    clicked: NDArray[np.int64],
+) -> Judgement:
+    matches = (published == clicked[:, None]) & judged[:, None]
+    hit = matches.any(axis=1)
+    reciprocal = np.where(hit, 1.0 / (matches.argmax(axis=1) + 1), 0.0)
+    sources: dict[Source, NDArray[np.bool_]] = {"model": by_model, "popular": ~by_model}
+    return Judgement(
+        {source: int((judged & of).sum()) for source, of in sources.items()},
+        {source: int((hit & of).sum()) for source, of in sources.items()},
+        {source: float(reciprocal[of].sum()) for source, of in sources.items()},
+    )

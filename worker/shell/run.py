@@ -1,0 +1,240 @@
+"""The life of a worker: check, start, loop, stop. What happens to a click is in `handler.py`."""
+
+import signal
+import time
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from types import FrameType
+
+import structlog
+import torch
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from prometheus_client import CollectorRegistry, Counter
+
+from schemas.topics import TopicNames
+from worker.core.advance import CatalogueTooLargeError, Recommender
+from worker.core.item_register import ItemRegister
+from worker.core.popularity import PopularItems
+from worker.core.quality import PublishedTable
+from worker.core.session_model import SessionModel
+from worker.core.session_table import SessionTable
+from worker.shell.failures import CannotStart
+from worker.shell.handler import Handler
+from worker.shell.http import Probe, StatusServer
+from worker.shell.log import configure_logging
+from worker.shell.metrics import WorkerMetrics
+from worker.shell.rollout import ModelWatcher
+from worker.shell.settings import WorkerSettings
+from worker.shell.sink import AtLeastOnceSink
+from worker.shell.source import Source
+
+log = structlog.get_logger()
+
+REACH_BROKER_S = 10.0
+FIRST_MODEL_S = 60.0
+"""How long a starting worker waits for the announced model before it serves popular items meanwhile."""
+
+FLUSH_S = 8.0
+"""How long a stopping worker waits for acknowledgements; the rest of 10 s is for leaving the group."""
+
+HOUSEKEEPING_S = 1.0
+STALLED_S = 30.0
+"""A loop that has not turned for so long is not healthy; a turn takes milliseconds."""
+
+
+def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topics: TopicNames) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code 0.
+
+    Raises:
+        WorkerFailure: it cannot start, or cannot go on; the message says what to do.
+    """
+    configure_logging()
+    torch.set_num_threads(settings.torch_threads)
+    check_topics(client_config, topics)
+    worker = Worker(settings, client_config, topics)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, worker.stop)
+    worker.serve()
+    return 0
+
+
+def check_topics(client_config: Mapping[str, str], topics: TopicNames) -> None:
+    """Refuse to start where brokers or topics are missing, or where topics are not co-partitioned.
+
+    Raises:
+        CannotStart: with what is missing and how to mend it.
+    """
+    servers = client_config.get("bootstrap.servers", "")
+    try:
+        found = AdminClient(dict(client_config)).list_topics(timeout=REACH_BROKER_S).topics
+    except KafkaException as error:
+        raise CannotStart(
+            f"no Kafka broker answered at {servers} within {REACH_BROKER_S:.0f} s "
+            f"({error.args[0].str()}): is it running, and is --bootstrap right?"
+        ) from None
+    wanted = (topics.clicks, topics.recommendations, topics.dead_letters, topics.models)
+    if missing := [name for name in wanted if name not in found]:
+        raise CannotStart(
+            f"missing on {servers}: topic {', '.join(missing)}. Create with: nextclick topics create"
+        )
+    partitions = {name: len(found[name].partitions) for name in wanted[:3]}
+    if len(set(partitions.values())) > 1:
+        raise CannotStart(
+            f"topics must have the same number of partitions, they have {partitions}: add partitions to the "
+            "smaller ones (kafka-topics.sh --alter), or recreate them with nextclick topics create"
+        )
+
+
+class Worker:
+    """One worker process: one consumer, one producer, one session table, one thread that uses them."""
+
+    def __init__(
+        self, settings: WorkerSettings, client_config: Mapping[str, str], topics: TopicNames
+    ) -> None:
+        self._settings = settings
+        registry = CollectorRegistry()
+        self._metrics = WorkerMetrics(registry)
+        self._table = SessionTable(settings.max_sessions, settings.history_length, settings.idle_timeout_ms)
+        self._recommender = Recommender(
+            self._table,
+            ItemRegister(settings.max_items),
+            PopularItems(settings.top_k, settings.popular_half_life_ms),
+            PublishedTable(settings.max_sessions, settings.top_k),
+            settings.top_k,
+        )
+        self._sink = AtLeastOnceSink(client_config)
+        self._watcher = ModelWatcher(
+            client_config, topics.models, lambda *_: self._metrics.model_refusals.inc()
+        )
+        self._source = Source(client_config, settings.group_id, topics.clicks, self._on_revoked)
+        self._handler = Handler(self._recommender, self._sink, topics, self._metrics, _now_ms)
+        self._stopping = False
+        self._turned_at = time.monotonic()
+        self._counted: dict[Counter, int] = {}
+        self._shown_partitions: set[int] = set()
+        self._uncommitted: dict[int, int] = {}
+        self._http = StatusServer(
+            settings.http_host,
+            settings.http_port,
+            registry,
+            {"/healthz": self._healthy, "/readyz": self._ready},
+        )
+        self._metrics.sessions_max.set(settings.max_sessions)
+
+    def stop(self, number: int, _: FrameType | None) -> None:
+        """Ask the loop to end after the batch at hand; a signal handler."""
+        self._stopping = True
+        log.info("stopping", signal=signal.Signals(number).name)
+
+    def serve(self) -> None:
+        """Wait for the first model, then turn the loop until asked to stop."""
+        log.info("started", group_id=self._settings.group_id, http_port=self._http.port)
+        self._wait_for_first_model()
+        try:
+            self._loop()
+            self._commit_all()
+        finally:
+            self._watcher.close()
+            self._source.close()
+            self._http.close()
+        log.info("stopped", model_version=self._recommender.model_version)
+
+    def _wait_for_first_model(self) -> None:
+        deadline = time.monotonic() + FIRST_MODEL_S
+        while not self._stopping and time.monotonic() < deadline:
+            self._turned_at = time.monotonic()
+            if self._watcher.caught_up.wait(0.05):
+                return
+
+    def _loop(self) -> None:
+        settings = self._settings
+        commit_at = housekeeping_at = 0.0
+        while not self._stopping:
+            self._turned_at = now = time.monotonic()
+            if (model := self._watcher.take()) is not None:
+                self._swap(model)
+            records = self._source.poll_batch(settings.max_batch, settings.poll_timeout_ms / 1000)
+            if records:
+                self._handler.handle(records)
+            self._uncommitted |= self._sink.committable()
+            if self._uncommitted and now >= commit_at:
+                self._source.commit(self._uncommitted, wait=False)
+                self._uncommitted = {}
+                commit_at = now + settings.commit_interval_ms / 1000
+            if now >= housekeeping_at:
+                self._refresh_gauges()
+                housekeeping_at = now + HOUSEKEEPING_S
+
+    def _swap(self, model: SessionModel) -> None:
+        """Serve with another model from the next batch on; no session is lost."""
+        before = self._recommender.model_version
+        try:
+            self._recommender.adopt(model)
+        except CatalogueTooLargeError as error:
+            log.error("model_refused", model_version=model.version, reason=str(error))
+            self._metrics.model_refusals.inc()
+            return
+        if before is not None:
+            self._metrics.model_info.remove(before)
+        self._metrics.model_info.labels(model.version).set(1)
+        self._metrics.model_swaps.inc()
+        log.info("model_serves", model_version=model.version, before=before, sessions=len(self._table))
+
+    def _commit_all(self) -> None:
+        """Bring every output to its end, as far as the time allows, and commit what is acknowledged."""
+        if not self._sink.flush(FLUSH_S):
+            log.warning("outputs_unacknowledged", records=len(self._sink), then="read again after restart")
+        self._uncommitted |= self._sink.committable()
+        try:
+            self._source.commit(self._uncommitted, wait=True)
+        except KafkaException as error:
+            log.warning("commit_failed", error=str(error), then="these clicks are answered again")
+        self._uncommitted = {}
+
+    def _on_revoked(self, partitions: AbstractSet[int], lost: bool) -> None:
+        """Partitions leave: their sessions and gauges go with them. Runs inside `poll_batch`."""
+        if not lost:
+            self._commit_all()
+        for partition in partitions:
+            self._uncommitted.pop(partition, None)
+            if partition in self._shown_partitions:
+                self._metrics.consumer_lag.remove(str(partition))
+        self._shown_partitions -= partitions
+        gone = self._table.forget_partitions(partitions)
+        log.info("partitions_left", partitions=sorted(partitions), lost=lost, sessions=gone)
+
+    def _refresh_gauges(self) -> None:
+        metrics, table = self._metrics, self._table
+        metrics.sessions_live.set(len(table))
+        metrics.partitions.set(len(self._source.assigned))
+        metrics.unacknowledged.set(len(self._sink))
+        lags = self._source.lag()
+        for partition, lag in lags.items():
+            metrics.consumer_lag.labels(str(partition)).set(lag)
+        self._shown_partitions |= lags.keys()
+        for counter, total in (
+            (metrics.late_clicks, table.late_clicks),
+            (metrics.sessions_evicted, table.evicted),
+            (metrics.sessions_expired, table.expired),
+            (metrics.sessions_reencoded, self._recommender.reencoded),
+            (metrics.refused_items, self._recommender.register.refused),
+        ):
+            counter.inc(total - self._counted.get(counter, 0))
+            self._counted[counter] = total
+
+    def _healthy(self) -> Probe:
+        stalled_s = round(time.monotonic() - self._turned_at, 1)
+        return Probe(stalled_s < STALLED_S, {"seconds_since_last_turn": stalled_s})
+
+    def _ready(self) -> Probe:
+        """Ready once it has partitions to read, and has taken up or ruled out a model."""
+        assigned = sorted(self._source.assigned)
+        return Probe(
+            bool(assigned) and self._watcher.caught_up.is_set() and not self._stopping,
+            {"partitions": assigned, "model_version": self._recommender.model_version},
+        )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

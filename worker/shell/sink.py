@@ -1,0 +1,119 @@
+"""Where outputs go: the producer, and what it takes for a batch's offsets to be committable.
+
+At-least-once, pipelined: batches are sent without waiting, and an offset may be committed once every output
+of its batch and of all batches before it is acknowledged by all in-sync replicas. (Exactly-once replaces this
+file's class by one that wraps a batch in a transaction; nothing else needs to know.)
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from worker.shell.client_config import client_logger, for_producer
+from worker.shell.failures import OutputLost
+
+Header = tuple[str, str | bytes | None]
+
+PRODUCER_DEFAULTS = {
+    "client.id": "nextclick-worker",
+    "acks": "all",
+    "enable.idempotence": "true",  # keeps the order of a session across retries
+    "linger.ms": "0",  # a micro-batch is handed over at once and forms its own requests
+    # What is unacknowledged stays in memory, so this bounds it: about 20 batches of the default size.
+    "queue.buffering.max.messages": "10000",
+    # For ever: while brokers are away nothing is given up, the full queue stops consumption instead.
+    "message.timeout.ms": "0",
+}
+
+
+class _BatchInFlight:
+    """Outputs of one batch that are on their way, and the offsets that they hold back."""
+
+    __slots__ = ("pending", "positions")
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.positions: Mapping[int, int] = {}
+
+
+class AtLeastOnceSink:
+    """Sends outputs and tells which source offsets are safe to commit. One thread only."""
+
+    def __init__(self, client_config: Mapping[str, str]) -> None:
+        self._producer = Producer(
+            {**PRODUCER_DEFAULTS, **for_producer(client_config)}, logger=client_logger()
+        )
+        self._batches: deque[_BatchInFlight] = deque()
+        self._open = _BatchInFlight()
+        self._error: KafkaError | None = None
+
+    def __len__(self) -> int:
+        """Outputs that are not acknowledged yet."""
+        return len(self._producer)
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | str | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+    ) -> None:
+        """Hand one output of the open batch to the producer; blocks while its queue is full.
+
+        Raises:
+            OutputLost: an earlier output was refused for good.
+        """
+        self._open.pending += 1
+        batch = self._open
+
+        def acknowledge(error: KafkaError | None, _: Message) -> None:
+            batch.pending -= 1
+            if error is not None:
+                self._error = self._error or error
+
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, acknowledge, headers=list(headers))
+            except BufferError:
+                self._producer.poll(0.05)
+                self._raise_if_lost()
+            else:
+                return
+
+    def end_batch(self, positions: Mapping[int, int]) -> None:
+        """Close the open batch.
+
+        Args:
+            positions: next offset to read by partition of the clicks topic, once this batch is acknowledged.
+        """
+        self._open.positions = positions
+        self._batches.append(self._open)
+        self._open = _BatchInFlight()
+        self._producer.poll(0)
+
+    def committable(self) -> dict[int, int]:
+        """Next offsets by partition up to which all is acknowledged; each is told once.
+
+        Raises:
+            OutputLost: an output was refused for good.
+        """
+        self._producer.poll(0)
+        self._raise_if_lost()
+        safe: dict[int, int] = {}
+        while self._batches and self._batches[0].pending == 0:
+            safe.update(self._batches.popleft().positions)
+        return safe
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait for all acknowledgements; False if the time was not enough."""
+        return int(self._producer.flush(timeout_s)) == 0
+
+    def forget(self) -> None:
+        """Drop what is unacknowledged, at the end of a worker that cannot wait any longer."""
+        self._producer.purge()
+
+    def _raise_if_lost(self) -> None:
+        if self._error is not None:
+            raise OutputLost(f"Kafka refused an output: {self._error.str()}")
