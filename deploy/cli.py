@@ -24,17 +24,6 @@ EXIT_USAGE = 2
 
 sources = SourceLog()
 
-app = App(
-    name="nextclick",
-    help="""Next-item recommendation on a stream of clicks.
-
-    Clicks come in on a Kafka topic, recommendations go out on another. Settings come from flags, then the
-    environment (NEXTCLICK_…), then nextclick.toml. Start with `nextclick demo`.""",
-    version=version("nextclick"),
-    config=[Env(ENV_PREFIX, command=False), SettingsFile(), sources],
-    help_format="markdown",
-)
-
 COMMANDS = {
     "demo": ("deploy.commands.demo:demo", "A small shop, a real Kafka and the whole path, in one command."),
     "broker": ("deploy.commands.broker:broker", "Start a real Apache Kafka on this machine."),
@@ -47,8 +36,28 @@ COMMANDS = {
     "models": ("deploy.commands.models:app", "Announce and list models."),
     "schedule": ("deploy.commands.schedule:schedule", "Retrain on a calendar and announce what is better."),
 }
-for _name, (_path, _help) in COMMANDS.items():
-    app.command(_path, name=_name, help=_help)
+
+
+def build_app(tokens: list[str]) -> App:
+    """The command line for these tokens.
+
+    Commands are imported when they are called. The list of all of them takes its texts from the table above;
+    a command that is called shows its own docstring instead.
+    """
+    app = App(
+        name="nextclick",
+        help="""Next-item recommendation on a stream of clicks.
+
+        Clicks come in on a Kafka topic, recommendations go out on another. Settings come from flags, then the
+        environment (NEXTCLICK_…), then nextclick.toml. Start with `nextclick demo`.""",
+        version=version("nextclick"),
+        config=[Env(ENV_PREFIX, command=False), SettingsFile(), sources],
+        help_format="markdown",
+    )
+    listing = not any(token in COMMANDS for token in tokens)
+    for name, (path, text) in COMMANDS.items():
+        app.command(path, name=name, help=text if listing else None)
+    return app
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,7 +73,9 @@ def run(tokens: list[str], debug: bool) -> int:
     """Run one command; returns the exit code. Never raises, unless `debug` asks for the traceback."""
     console = Console(stderr=True)
     try:
-        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=True, error_console=console)
+        command, bound, _ = build_app(tokens).parse_args(
+            tokens, exit_on_error=False, print_error=True, error_console=console
+        )
     except CycloptsError:  # already printed
         return EXIT_USAGE
     except (UsageError, ValueError) as error:  # ValueError: a settings class refused a value

@@ -35,7 +35,7 @@ class UsageError(Exception):
     """The command line, the environment or the file asks for something that cannot be: exit code 2."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Kafka")
 @dataclass(frozen=True, kw_only=True)
 class Connection:
     """How to reach Kafka, and what the topics are called."""

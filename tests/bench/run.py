@@ -1,0 +1,113 @@
+"""`make bench`: one table, and as the last line one JSON line.
+
+The worker, the broker, the producer and the consumer share the machine, so compare ratios within one run.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from deploy.local_broker import LocalBroker
+from deploy.topic_admin import create_topics
+from schemas.topics import topic_specs
+from tests.bench.drain import drained_clicks_per_s
+from tests.bench.kernel import kernel_clicks_per_s
+from tests.bench.latency import latency_ms
+from tests.bench.workload import HIDDEN_SIZE, ITEMS, TOP_K, announce_model
+from tests.support.worker_process import prefixed_topics
+
+LATENCY_CLICKS_PER_S = 1_000
+
+
+def main() -> None:
+    """Run all benchmarks against one broker."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clicks", type=int, default=200_000, help="clicks of the drain and of the kernel")
+    parser.add_argument("--seconds", type=int, default=20, help="length of the latency run")
+    parser.add_argument("--batch", type=int, default=512, help="clicks in a micro-batch at most")
+    parser.add_argument("--threads", type=int, default=1, help="threads of one matrix product")
+    options = parser.parse_args()
+    arguments = ["--max-batch", str(options.batch), "--torch-threads", str(options.threads)]
+    console = Console(stderr=True)
+    with a_broker() as bootstrap:
+        console.print(f"kernel: {options.clicks} clicks, batches of {options.batch}")
+        kernel = kernel_clicks_per_s(options.clicks, options.batch, options.threads)
+        console.print("drain, at least once")
+        with a_namespace(bootstrap) as prefix:
+            drained = drained_clicks_per_s(bootstrap, prefix, options.clicks, arguments)
+        console.print(f"latency at {LATENCY_CLICKS_PER_S} clicks/s, at least once, {options.seconds} s")
+        with a_namespace(bootstrap) as prefix:
+            latency = latency_ms(bootstrap, prefix, LATENCY_CLICKS_PER_S, options.seconds, arguments)
+    result = {
+        "kernel_clicks_per_s": round(kernel),
+        "alo_clicks_per_s": round(drained),
+        "alo_over_kernel": round(drained / kernel, 3),
+        "latency_ms": {"alo": latency},
+        "machine": machine(),
+        "settings": {
+            "clicks": options.clicks,
+            "items": len(ITEMS),
+            "hidden_size": HIDDEN_SIZE,
+            "top_k": TOP_K,
+            "max_batch": options.batch,
+            "torch_threads": options.threads,
+            "latency_clicks_per_s": LATENCY_CLICKS_PER_S,
+        },
+    }
+    show(result)
+    print(orjson.dumps(result).decode())  # noqa: T201
+
+
+def show(result: dict[str, object]) -> None:
+    """Print the results as a table."""
+    table = Table("benchmark", "value", title="nextclick")
+    for name, value in result.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+@contextmanager
+def a_broker() -> Iterator[str]:
+    """The cluster of NEXTCLICK_BOOTSTRAP, else a broker of our own."""
+    if given := os.environ.get("NEXTCLICK_BOOTSTRAP"):
+        yield given
+        return
+    with LocalBroker() as broker:
+        yield broker.bootstrap
+
+
+@contextmanager
+def a_namespace(bootstrap: str) -> Iterator[str]:
+    """Topics of their own for one benchmark, with the model announced."""
+    prefix = f"bench-{uuid.uuid4().hex[:8]}-"
+    topics = prefixed_topics(prefix)
+    create_topics({"bootstrap.servers": bootstrap}, topic_specs(topics, 4, -1), 1)
+    with tempfile.TemporaryDirectory() as folder:
+        announce_model(bootstrap, topics, Path(folder) / "model")
+        yield prefix
+
+
+def machine() -> str:
+    """Processor, cores and versions, as far as the system tells."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        cpu = names[0] if names else cpu
+    return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Shared fixtures: one real Kafka broker per test session, and topics that belong to one test each."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from deploy.local_broker import LocalBroker
+
+_BROKER_TESTS = Path(__file__).parent / "broker"
+_ADMIN_TIMEOUT_S = 30.0
+
+
+class CreateTopic(Protocol):
+    """Makes a topic with exactly this name, waits until it can be used, and returns the name."""
+
+    def __call__(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that lies in tests/broker is marked `broker`, so that `-m 'not broker'` leaves it out."""
+    for item in items:
+        if item.path.is_relative_to(_BROKER_TESTS):
+            item.add_marker(pytest.mark.broker)
+
+
+@pytest.fixture(scope="session")
+def bootstrap() -> Iterator[str]:
+    """`host:port` of a real broker: that of NEXTCLICK_BOOTSTRAP, else one started for this session.
+
+    Without a broker the tests that ask for one end as errors, never as skipped.
+    """
+    given = os.environ.get("NEXTCLICK_BOOTSTRAP")
+    if given:
+        try:
+            AdminClient({"bootstrap.servers": given}).list_topics(timeout=_ADMIN_TIMEOUT_S)
+        except KafkaException as error:
+            pytest.fail(f"NEXTCLICK_BOOTSTRAP={given} does not answer: {error}")
+        yield given
+    else:
+        with LocalBroker() as broker:
+            yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def admin(bootstrap: str) -> AdminClient:
+    """One admin client for the session."""
+    return AdminClient({"bootstrap.servers": bootstrap})
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix that no other test has, for the names of topics, groups and transactions: `t-<12 hex>-`."""
+    return f"t-{uuid.uuid4().hex[:12]}-"
+
+
+@pytest.fixture
+def create_topic(admin: AdminClient) -> Iterator[CreateTopic]:
+    """Makes topics, and deletes them when the test is over."""
+    made: list[str] = []
+
+    def create(name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        admin.create_topics([topic])[name].result(_ADMIN_TIMEOUT_S)
+        made.append(name)
+        _wait_for_leaders(admin, name, partitions)
+        return name
+
+    yield create
+    if made:
+        for future in admin.delete_topics(made).values():
+            try:
+                future.result(_ADMIN_TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # the test deleted it itself
+                    raise
+
+
+def _wait_for_leaders(admin: AdminClient, name: str, partitions: int) -> None:
+    """A topic is created before its partitions have leaders; a client that comes too early has to retry."""
+    deadline_s = time.monotonic() + _ADMIN_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        topic = admin.list_topics(name, timeout=_ADMIN_TIMEOUT_S).topics[name]
+        if len(topic.partitions) == partitions and all(p.leader >= 0 for p in topic.partitions.values()):
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"the partitions of {name} got no leader within {_ADMIN_TIMEOUT_S} s")
