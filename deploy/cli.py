@@ -34,7 +34,7 @@ COMMANDS = {
     "train": ("deploy.commands.train:train", "Train a model from a file or from the clicks topic."),
     "evaluate": ("deploy.commands.evaluate:evaluate", "Score a model on a log by full ranking."),
     "models": ("deploy.commands.models:app", "Announce and list models."),
-    "schedule": ("deploy.commands.schedule:schedule", "Retrain on a calendar and announce what is better."),
+    "schedule": ("deploy.commands.schedule:schedule", "Retrain on a calendar; announce what is not worse."),
 }
 
 

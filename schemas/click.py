@@ -12,7 +12,7 @@ import msgspec
 import orjson
 from msgspec import Meta
 
-from schemas.identifiers import Id, id_text
+from schemas.identifiers import Id, id_text, is_overlong
 
 MAX_CLICK_BYTES = 16_384
 """All bounded fields together stay under 1 KiB; the rest is room for fields of the producer's own."""
@@ -22,6 +22,9 @@ MIN_TIMESTAMP_MS = 946_684_800_000
 
 MAX_AHEAD_MS = 86_400_000
 """One day: room for a producer in a wrong time zone, too little for microseconds taken for milliseconds."""
+
+MAX_EXACT_INTEGER = 2**53
+"""Beyond it, JSON readers that know only doubles lose digits."""
 
 
 class Reason(enum.StrEnum):
@@ -68,11 +71,15 @@ class ClickOnTheWire(msgspec.Struct, frozen=True, gc=False):
     item_id: Annotated[Id, Meta(description="the item that was clicked")]
     timestamp_ms: Annotated[
         int,
-        Meta(ge=MIN_TIMESTAMP_MS, description="event time, ms since the epoch; at most one day ahead of now"),
+        Meta(
+            ge=MIN_TIMESTAMP_MS,
+            le=MAX_EXACT_INTEGER,
+            description="event time, ms since the epoch; at most one day ahead of now",
+        ),
     ]
     user_id: Id | None = None
     event_type: Annotated[str, Meta(max_length=64)] | None = None
-    dwell_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    dwell_ms: Annotated[int, Meta(ge=0, le=MAX_EXACT_INTEGER)] | None = None
 
 
 _decode = msgspec.json.Decoder(ClickOnTheWire).decode
@@ -104,20 +111,31 @@ def decode_click(value: bytes | None, now_ms: int) -> Click:
             wire.dwell_ms,
         )
     except msgspec.ValidationError as error:
-        reason = Reason.TIMESTAMP if _is_old_timestamp(str(error)) else Reason.INVALID
+        reason = Reason.TIMESTAMP if _is_about_range_of_timestamp(str(error)) else Reason.INVALID
         raise InvalidClickError(reason, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidClickError(Reason.MALFORMED, str(error)) from None
     except ValueError as error:  # from id_text
-        raise InvalidClickError(Reason.INVALID, str(error)) from None
+        raise InvalidClickError(Reason.INVALID, f"{error} - at `$.{_overlong_field(wire)}`") from None
     if wire.timestamp_ms > now_ms + MAX_AHEAD_MS:
         ahead_s = (wire.timestamp_ms - now_ms) // 1000
         raise InvalidClickError(Reason.TIMESTAMP, f"timestamp_ms is {ahead_s} s ahead of the worker's clock")
     return click
 
 
-def _is_old_timestamp(message: str) -> bool:
-    return message.startswith("Expected `int` >=") and message.endswith("`$.timestamp_ms`")
+def _is_about_range_of_timestamp(message: str) -> bool:
+    range_troubles = ("Expected `int` >=", "Expected `int` <=", "Integer value out of range")
+    return message.startswith(range_troubles) and message.endswith("`$.timestamp_ms`")
+
+
+def _overlong_field(wire: ClickOnTheWire) -> str:
+    identifiers = {
+        "event_id": wire.event_id,
+        "session_id": wire.session_id,
+        "item_id": wire.item_id,
+        "user_id": wire.user_id,
+    }
+    return next(name for name, value in identifiers.items() if isinstance(value, str) and is_overlong(value))
 
 
 def encode_click(click: Click) -> bytes:

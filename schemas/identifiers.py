@@ -11,7 +11,9 @@ from msgspec import Meta
 MAX_ID_BYTES = 128
 """A UUID has 36 bytes, a URL-like SKU rarely 100; what is longer is a payload in the wrong field."""
 
-IdText = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
+IdText = Annotated[
+    str, Meta(min_length=1, max_length=MAX_ID_BYTES, description=f"at most {MAX_ID_BYTES} bytes in UTF-8")
+]
 IdNumber = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Id = IdText | IdNumber
 """What a producer may send: a string, or an integer that is read as its decimal string."""
@@ -27,6 +29,11 @@ def id_text(value: str | int) -> str:
         ValueError: the text has more than `MAX_ID_BYTES` bytes in UTF-8.
     """
     text = value if isinstance(value, str) else str(value)
-    if len(text) > _ALWAYS_FITS and len(text.encode()) > MAX_ID_BYTES:
+    if len(text) > _ALWAYS_FITS and is_overlong(text):
         raise ValueError(f"identifier of more than {MAX_ID_BYTES} UTF-8 bytes: {text[:32]}…")
     return text
+
+
+def is_overlong(text: str) -> bool:
+    """Whether the text has more than `MAX_ID_BYTES` bytes in UTF-8."""
+    return len(text.encode()) > MAX_ID_BYTES

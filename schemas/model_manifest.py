@@ -14,10 +14,13 @@ MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 ITEMS_FILE = "items.json"
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Version = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,128}$")]
-FileName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")]
+# `$` alone would also match before a line break at the end.
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}(?!\\n)$")]
+FileName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(?!\\n)$")]
 """A plain name in the model's own folder: no separators, no leading dot."""
+
+Version = FileName
+"""Names a folder of the model store."""
 
 
 class FileEntry(msgspec.Struct, frozen=True):

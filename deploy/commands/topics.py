@@ -25,7 +25,7 @@ def create(
 ) -> None:
     """Create the topics that are missing, with the right clean-up policies. Can be called again at any time.
 
-    Example:
+    For example:
 
         nextclick topics create --partitions 12 --replication 3
 
@@ -51,7 +51,7 @@ def create(
 def list_(*, connection: Connection = _CONNECTION) -> int:
     """Show which of the topics exist, with their partitions.
 
-    Example:
+    For example:
 
         nextclick topics list
     """

@@ -23,7 +23,7 @@ def worker(
 
     Until a model is announced, popular items are recommended. Metrics: http://127.0.0.1:9464/metrics
 
-    Example:
+    For example:
 
         nextclick worker --bootstrap localhost:9092 --top-k 10
 

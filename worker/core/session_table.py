@@ -70,9 +70,12 @@ class SessionTable:
     def touch(self, session_id: str, timestamp_ms: int, partition: int, now_ms: int) -> tuple[int, bool]:
         """The row for the next click of a session, and whether the session starts with it.
 
-        A row that is said to be fresh still holds its former session until `reset`.
+        An event time ahead of the wall clock counts as now: it would keep the session, and all that wait
+        behind it to be freed, for as long as it is ahead. A row that is said to be fresh still holds its
+        former session until `reset`.
         """
-        self.watermark_ms = max(self.watermark_ms, min(timestamp_ms, now_ms))
+        timestamp_ms = min(timestamp_ms, now_ms)
+        self.watermark_ms = max(self.watermark_ms, timestamp_ms)
         self._expire()
         row = self._index.get(session_id)
         if row is None:

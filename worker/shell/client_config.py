@@ -15,8 +15,9 @@ _CONSUMER_ONLY = (
 )  # fmt: skip
 _PRODUCER_ONLY = (
     "acks", "batch.", "compression.", "delivery.", "enable.gapless.guarantee", "enable.idempotence",
-    "linger.ms", "message.send.max.retries", "message.timeout.ms", "partitioner", "queue.buffering.", "queuing.strategy",
-    "request.required.acks", "request.timeout.ms", "retries", "sticky.partitioning.", "transaction",
+    "linger.ms", "message.send.max.retries", "message.timeout.ms", "partitioner", "queue.buffering.",
+    "queuing.strategy", "request.required.acks", "request.timeout.ms", "retries", "sticky.partitioning.",
+    "transaction",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Structured logs to standard error: for people on a terminal, JSON lines elsewhere. Nothing per click."""
 
 import logging
+import os
 import sys
 
 import orjson
@@ -15,7 +16,7 @@ def configure_logging() -> None:
     ]
     if sys.stderr.isatty():
         structlog.configure(
-            processors=[*shared, structlog.dev.ConsoleRenderer()],
+            processors=[*shared, structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         )

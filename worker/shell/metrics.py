@@ -38,7 +38,12 @@ class BatchHistogram(Collector):
         registry.register(self)
 
     def observe_many(self, values: NDArray[np.float64]) -> None:
-        """Add observations: float64[n], in the unit that the metric's name says."""
+        """Add observations: float64[n], in the unit that the metric's name says; negative ones count as 0.
+
+        A latency is negative where another machine's clock is ahead; a sum that falls would look like a
+        restart to Prometheus.
+        """
+        values = np.maximum(values, 0.0)
         places = np.searchsorted(self._edges, values, side="left")
         self._counts += np.bincount(places, minlength=len(self._counts))
         self._sum += float(values.sum())
@@ -116,6 +121,11 @@ class WorkerMetrics:
         self.unacknowledged = Gauge(
             "nextclick_unacknowledged_records",
             "Outputs that the broker has not acknowledged",
+            registry=registry,
+        )
+        self.turn_age_seconds = Gauge(
+            "nextclick_turn_age_seconds",
+            "Seconds since the worker's loop last turned; climbing means that it hangs",
             registry=registry,
         )
         self.model_info = Gauge(

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlparse
 
 import msgspec
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from schemas.announcement import ModelAnnouncement, decode_announcement
 from schemas.model_artefact import BrokenArtefactError, unpack_artefact
@@ -70,6 +70,7 @@ class ModelWatcher:
                 **for_consumer(client_config),
                 "group.id": "nextclick-models-unused",  # librdkafka wants one; nothing is ever committed
                 "enable.auto.commit": "false",
+                "enable.partition.eof": "true",
             },
             logger=client_logger(),
         )
@@ -110,38 +111,30 @@ class ModelWatcher:
             self._consumer.close()
 
     def _read_backlog(self) -> list[ModelAnnouncement]:
-        """All announcements up to the end of the topic as it stands now, oldest first, bounded."""
-        end = self._end_offset()
+        """All announcements up to the end of the topic, oldest first, bounded; waits while brokers are away.
+
+        The end is told by librdkafka's event: an offset would never be reached where the last records are
+        control records or were compacted away.
+        """
         backlog: list[ModelAnnouncement] = []
         while not self._stopping.is_set():
-            position = self._consumer.position([self._start])[0].offset
-            if end == 0 or position >= end:
-                break
             for record in self._consumer.consume(MAX_ANNOUNCEMENTS, POLL_S):
+                error = record.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    return backlog
                 if announcement := self._newest([record]):
                     backlog = [a for a in backlog if a.model_version != announcement.model_version]
                     backlog = [*backlog, announcement][-MAX_ANNOUNCEMENTS:]
         return backlog
 
-    def _end_offset(self) -> int:
-        """End of the topic; asks again while brokers are away."""
-        while not self._stopping.is_set():
-            try:
-                low, high = self._consumer.get_watermark_offsets(self._start, timeout=5)
-            except KafkaException as error:
-                log.warning("models_topic_not_reached", error=str(error))
-                time.sleep(POLL_S)
-            else:
-                return 0 if low == high else int(high)
-        return 0
-
-    def _newest(self, records: list) -> ModelAnnouncement | None:  # type: ignore[type-arg]
+    def _newest(self, records: list[Message]) -> ModelAnnouncement | None:
         """The last good announcement among these records; bad ones are reported."""
         for record in reversed(records):
-            if record.error() or record.value() is None:
+            value = record.value()
+            if record.error() or value is None:
                 continue
             try:
-                return decode_announcement(record.value())
+                return decode_announcement(value)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 log.error("announcement_unreadable", offset=record.offset(), error=str(error))
         return None

@@ -121,6 +121,8 @@ class Worker:
             {"/healthz": self._healthy, "/readyz": self._ready},
         )
         self._metrics.sessions_max.set(settings.max_sessions)
+        # Read at each scrape, from the server's thread: a loop that hangs cannot report that it hangs.
+        self._metrics.turn_age_seconds.set_function(lambda: time.monotonic() - self._turned_at)
 
     def stop(self, number: int, _: FrameType | None) -> None:
         """Ask the loop to end after the batch at hand; a signal handler."""
