@@ -19,6 +19,7 @@ from worker.core.popularity import PopularItems
 from worker.core.quality import PublishedTable
 from worker.core.session_model import SessionModel
 from worker.core.session_table import SessionTable
+from worker.shell.client_config import client_logger, for_producer
 from worker.shell.failures import CannotStart
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
@@ -67,7 +68,8 @@ def check_topics(client_config: Mapping[str, str], topics: TopicNames) -> None:
     """
     servers = client_config.get("bootstrap.servers", "")
     try:
-        found = AdminClient(dict(client_config)).list_topics(timeout=REACH_BROKER_S).topics
+        admin = AdminClient({**for_producer(client_config)}, logger=client_logger())
+        found = admin.list_topics(timeout=REACH_BROKER_S).topics
     except KafkaException as error:
         raise CannotStart(
             f"no Kafka broker answered at {servers} within {REACH_BROKER_S:.0f} s "

@@ -1,0 +1,33 @@
+"""How a long job says where it is; who shows it is the caller's business."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report.
+
+    Attributes:
+        stage: "replay" counts records, "fit" transitions learned, "evaluate" sessions.
+        done, total: of the stage.
+        epoch, epochs: of "fit", else 0.
+        loss: of "fit", mean since the last report.
+        events_per_s: of "fit" since its start.
+    """
+
+    stage: Literal["replay", "fit", "evaluate"]
+    done: int
+    total: int
+    epoch: int = 0
+    epochs: int = 0
+    loss: float = 0.0
+    events_per_s: float = 0.0
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(_: Progress) -> None:
+    """Show nothing."""
