@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from deploy import kafka_jars
-from deploy.broker_host import free_port
+from deploy.broker_host import free_port, new_cluster_id
 from deploy.kafka_jars import BrokerUnavailableError, ensure_jars, pinned_jars
 from deploy.local_broker import LocalBroker
 from tests.conftest import CreateTopic
@@ -209,7 +209,9 @@ def _child_of(pid: int) -> int:
 def test_the_broker_never_outlives_its_owner(tmp_path: Path, how: str) -> None:
     with _run(tmp_path, "-c", _OWNER, how) as owner:
         assert owner.stdout is not None
-        java_pid, watcher_pid, copy_pid = map(int, owner.stdout.readline().split())
+        line = owner.stdout.readline()
+        assert line, owner.communicate()[1]
+        java_pid, watcher_pid, copy_pid = map(int, line.split())
         try:
             if how != "exit":
                 assert _is_alive(java_pid)
@@ -270,6 +272,12 @@ def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_what_keeps_the_promises_cannot_be_overridden(name: str) -> None:
     with pytest.raises(ValueError, match=f"sets {name} itself"):
         LocalBroker(properties={name: "x"})
+
+
+def test_a_cluster_id_never_looks_like_an_option() -> None:
+    drawn = [new_cluster_id() for _ in range(2000)]  # without care about 31 of these would begin with a dash
+    assert all(len(text) == 22 and not text.startswith("-") for text in drawn)
+    assert len(set(drawn)) == 2000
 
 
 def test_before_the_first_start_there_is_no_address() -> None:
