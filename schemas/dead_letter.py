@@ -2,9 +2,13 @@
 
 Key, value and headers are the original ones; what went wrong is said in headers with the names that Kafka
 Connect gives them (KIP-298), so that tools made for Connect's dead-letter queues read ours.
+
+One bound: a record that brokers would refuse for its size (a compressed one can unfold to many megabytes) is
+cut to its first bytes, and says so. The whole of it lies where the headers point, while the clicks are kept.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,7 +17,24 @@ from schemas.click import InvalidClickError
 PREFIX = "__connect.errors."
 STAGE = "VALUE_CONVERTER"
 
+CUT_HEADER = "nextclick.cut.from.bytes"
+"""On a dead letter that was cut: how large key, value and headers were together."""
+
+MAX_DEAD_LETTER_BYTES = 900_000
+"""Key, value and original headers together. Kafka's own default bound is 1 MB for the whole record."""
+
+CUT_VALUE_BYTES = 65_536
+"""What is kept of the value of a larger one: enough to see what it was."""
+
 Header = tuple[str, str | bytes | None]
+
+
+class Letter(NamedTuple):
+    """Key, value and headers of a dead letter."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[Header]
 
 
 class DeadLetterHeaders(msgspec.Struct, frozen=True, rename=lambda name: PREFIX + name.replace("_", ".")):
@@ -43,6 +64,17 @@ def dead_letter_headers(
     )
     fields: dict[str, str] = msgspec.to_builtins(said)
     return [*(original or ()), *((name, text.encode()) for name, text in fields.items())]
+
+
+def fit_for_brokers(key: bytes | None, value: bytes | None, headers: list[Header]) -> Letter:
+    """The record as it came, or, if brokers would refuse it for its size, the start of its value.
+
+    Of a record that is cut, key and original headers are dropped: either may be what is too large.
+    """
+    size = len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") for name, text in headers)
+    if size <= MAX_DEAD_LETTER_BYTES:
+        return Letter(key, value, headers)
+    return Letter(None, (value or b"")[:CUT_VALUE_BYTES], [(CUT_HEADER, str(size).encode())])
 
 
 def read_dead_letter_headers(headers: Sequence[Header]) -> DeadLetterHeaders:

@@ -41,6 +41,13 @@ class Recommendation(msgspec.Struct, frozen=True):
 
 _decode = msgspec.json.Decoder(Recommendation).decode
 
+_CONSTANT_HEADERS: list[tuple[str, str | bytes | None]] = [
+    ("ce_specversion", b"1.0"),
+    ("ce_type", CE_TYPE.encode()),
+    ("ce_source", CE_SOURCE.encode()),
+    ("content-type", b"application/json"),
+]
+
 
 def encode_recommendation(
     session_id: str,
@@ -83,13 +90,7 @@ def decode_recommendation(value: bytes) -> Recommendation:
 
 def cloudevents_headers(event_id: str, traceparent: bytes | None) -> list[tuple[str, str | bytes | None]]:
     """Headers of the recommendation that answers the click `event_id`."""
-    headers: list[tuple[str, str | bytes | None]] = [
-        ("ce_specversion", b"1.0"),
-        ("ce_type", CE_TYPE.encode()),
-        ("ce_source", CE_SOURCE.encode()),
-        ("ce_id", event_id.encode()),
-        ("content-type", b"application/json"),
-    ]
+    headers = [*_CONSTANT_HEADERS, ("ce_id", event_id.encode())]
     if traceparent is not None:
         headers.append((TRACEPARENT, traceparent))
     return headers

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from deploy.topic_admin import create_topics
 from schemas.announcement import ModelAnnouncement, encode_announcement
 from schemas.click import Click, encode_click
-from schemas.dead_letter import read_dead_letter_headers
+from schemas.dead_letter import CUT_HEADER, CUT_VALUE_BYTES, read_dead_letter_headers
 from schemas.model_artefact import sha256_hex, unpack_artefact
 from schemas.model_manifest import MANIFEST_FILE, WEIGHTS_FILE
 from schemas.recommendation import Recommendation, decode_recommendation
@@ -172,6 +173,30 @@ def test_what_is_no_click_is_dead_lettered_as_it_came_and_the_worker_lives_on(
     assert seen.pop((b"k6", deep)) in {"malformed", "invalid"}
     del expected[b"k6", deep]
     assert seen == expected
+
+
+def test_a_record_too_large_for_a_dead_letter_is_cut_and_the_worker_lives_on(
+    bootstrap: str, topic_prefix: str, topics: TopicNames
+) -> None:
+    """Compressed it is small enough for the clicks topic; unfolded, brokers would refuse it."""
+    value = b'{"pad":"' + b"x" * 3_000_000 + b'"}'
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "compression.type": "zstd", "message.max.bytes": 10_000_000}
+    )
+    producer.produce(topics.clicks, value, "k")
+    assert producer.flush(30) == 0
+    [good] = make_clicks(1, sessions=1, seed=9)
+    with WorkerProcess(bootstrap, topic_prefix) as worker:
+        send_clicks(bootstrap, topics.clicks, [good])
+        [letter] = read_records(bootstrap, topics.dead_letters, 1)
+        assert read_recommendations(bootstrap, topics, 1).keys() == {good.event_id}
+        assert worker.terminate() == 0
+    headers = letter.headers()
+    assert isinstance(headers, list)
+    said = read_dead_letter_headers(headers)
+    assert letter.value() == value[:CUT_VALUE_BYTES]
+    assert (said.reason, said.topic, said.offset) == ("oversized", topics.clicks, "0")
+    assert (CUT_HEADER, b"3000011") in headers
 
 
 def test_a_restart_goes_on_after_the_last_commit(

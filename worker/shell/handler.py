@@ -8,12 +8,15 @@ import numpy as np
 from confluent_kafka import Message
 
 from schemas.click import Click, InvalidClickError, decode_click
-from schemas.dead_letter import Header, dead_letter_headers
+from schemas.dead_letter import Header, dead_letter_headers, fit_for_brokers
 from schemas.recommendation import TRACEPARENT, cloudevents_headers, encode_recommendation
 from schemas.topics import TopicNames
 from worker.core.advance import Answer, Batch, Recommender
 from worker.shell.metrics import SOURCES, WorkerMetrics
 from worker.shell.sink import AtLeastOnceSink
+
+MAX_TRACEPARENT_BYTES = 256
+"""The standard has 55; what is far longer is no trace context, and could make the output too large."""
 
 
 class BadRecord(NamedTuple):
@@ -96,12 +99,10 @@ class Handler:
 
     def _bury(self, bad: list[BadRecord]) -> None:
         for record, error in bad:
-            headers = dead_letter_headers(
-                self._topics.clicks, _partition(record), _offset(record), error, _headers(record)
-            )
-            self._sink.send(
-                self._topics.dead_letters, _partition(record), record.key(), record.value(), headers
-            )
+            partition, offset = _partition(record), _offset(record)
+            key, value, original = fit_for_brokers(record.key(), record.value(), _headers(record))
+            headers = dead_letter_headers(self._topics.clicks, partition, offset, error, original)
+            self._sink.send(self._topics.dead_letters, partition, key, value, headers)
 
     def _count(
         self, records: list[Message], clicks: list[Click], answers: list[Answer], bad: list[BadRecord]
@@ -134,7 +135,7 @@ def _decode(records: Sequence[Message], now_ms: int) -> tuple[list[Message], lis
 
 def _traceparent(record: Message) -> bytes | None:
     for name, value in _headers(record):
-        if name == TRACEPARENT:
+        if name == TRACEPARENT and value is not None and len(value) <= MAX_TRACEPARENT_BYTES:
             return value.encode() if isinstance(value, str) else value
     return None
 

@@ -6,7 +6,7 @@ file's class by one that wraps a batch in a transaction; nothing else needs to k
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from confluent_kafka import KafkaError, Message, Producer
 
@@ -30,11 +30,18 @@ PRODUCER_DEFAULTS = {
 class _BatchInFlight:
     """Outputs of one batch that are on their way, and the offsets that they hold back."""
 
-    __slots__ = ("pending", "positions")
+    __slots__ = ("errors", "pending", "positions")
 
-    def __init__(self) -> None:
+    def __init__(self, errors: list[KafkaError]) -> None:
         self.pending = 0
         self.positions: Mapping[int, int] = {}
+        self.errors = errors
+
+    def acknowledge(self, error: KafkaError | None, _: Message) -> None:
+        """Delivery report of one output."""
+        self.pending -= 1
+        if error is not None:
+            self.errors.append(error)
 
 
 class AtLeastOnceSink:
@@ -45,8 +52,8 @@ class AtLeastOnceSink:
             {**PRODUCER_DEFAULTS, **for_producer(client_config)}, logger=client_logger()
         )
         self._batches: deque[_BatchInFlight] = deque()
-        self._open = _BatchInFlight()
-        self._error: KafkaError | None = None
+        self._errors: list[KafkaError] = []
+        self._open = _BatchInFlight(self._errors)
 
     def __len__(self) -> int:
         """Outputs that are not acknowledged yet."""
@@ -58,7 +65,7 @@ class AtLeastOnceSink:
         partition: int,
         key: bytes | str | None,
         value: bytes | None,
-        headers: Sequence[Header],
+        headers: list[Header],
     ) -> None:
         """Hand one output of the open batch to the producer; blocks while its queue is full.
 
@@ -66,16 +73,9 @@ class AtLeastOnceSink:
             OutputLost: an earlier output was refused for good.
         """
         self._open.pending += 1
-        batch = self._open
-
-        def acknowledge(error: KafkaError | None, _: Message) -> None:
-            batch.pending -= 1
-            if error is not None:
-                self._error = self._error or error
-
         while True:
             try:
-                self._producer.produce(topic, value, key, partition, acknowledge, headers=list(headers))
+                self._producer.produce(topic, value, key, partition, self._open.acknowledge, headers=headers)
             except BufferError:
                 self._producer.poll(0.05)
                 self._raise_if_lost()
@@ -90,7 +90,7 @@ class AtLeastOnceSink:
         """
         self._open.positions = positions
         self._batches.append(self._open)
-        self._open = _BatchInFlight()
+        self._open = _BatchInFlight(self._errors)
         self._producer.poll(0)
 
     def committable(self) -> dict[int, int]:
@@ -115,5 +115,5 @@ class AtLeastOnceSink:
         self._producer.purge()
 
     def _raise_if_lost(self) -> None:
-        if self._error is not None:
-            raise OutputLost(f"Kafka refused an output: {self._error.str()}")
+        if self._errors:
+            raise OutputLost(f"Kafka refused an output: {self._errors[0].str()}")
