@@ -9,6 +9,7 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from schemas.topics import TopicSpec
+from worker.shell.client_config import for_producer
 
 REACH_BROKER_S = 10.0
 CREATE_S = 30.0
@@ -29,13 +30,18 @@ def create_topics(client_config: Mapping[str, str], specs: list[TopicSpec], repl
     Raises:
         TopicError: no broker answers, creation is refused, or a topic that exists is laid out in another way.
     """
-    admin = AdminClient(dict(client_config))
+    admin = admin_client(client_config)
     partitions = partitions_by_topic(admin, client_config)
     missing = [spec for spec in specs if spec.name not in partitions]
     if missing:
         _create(admin, missing, replication)
     _check(admin, [spec for spec in specs if spec.name in partitions], partitions)
     return [spec.name for spec in missing]
+
+
+def admin_client(client_config: Mapping[str, str]) -> AdminClient:
+    """A client that says nothing by itself: what goes wrong is raised with what to do about it."""
+    return AdminClient({"log_level": 0, **for_producer(client_config)})
 
 
 def partitions_by_topic(admin: AdminClient, client_config: Mapping[str, str]) -> dict[str, int]:

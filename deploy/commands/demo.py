@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from deploy.settings import Connection
+from deploy.settings import Connection, UsageError
 
 _CONNECTION = Connection()
 
@@ -30,7 +30,7 @@ def demo(
     test_last: str | None = None,
     connection: Connection = _CONNECTION,
 ) -> int:
-    """Show the whole path on a small simulated shop: a real Kafka, past clicks, training, worker, live clicks.
+    """Show the whole path on a small simulated shop: real Kafka, past clicks, training, worker, live clicks.
 
     What is recommended live is held against what is clicked next, beside popularity and an oracle that knows
     the shop's habits. Ends by itself in about a minute and a half; the last line is one JSON object. It ends
@@ -73,7 +73,10 @@ def demo(
     from deploy.commands.click_log_options import ClickLogOptions
     from deploy.demo.run import DemoOptions, run_demo
 
-    # A file in this folder may well name the cluster that earns the money: the demo goes there only when told.
+    of_a_log = (columns, test_sessions, test_last, None if timestamp_unit == "auto" else timestamp_unit)
+    if log is None and any(option is not None for option in of_a_log):
+        raise UsageError("--columns, --timestamp-unit, --test-sessions and --test-last go with --log")
+    # A settings file may name the cluster that earns the money: the demo goes there only when told.
     is_told = bool({"cli", "env"} & set(sources.sources.get("bootstrap", "").split(", ")))
     options = DemoOptions(
         keep=keep,

@@ -55,12 +55,10 @@ def list_(*, connection: Connection = _CONNECTION) -> int:
 
         nextclick topics list
     """
-    from confluent_kafka.admin import AdminClient
-
-    from deploy.topic_admin import partitions_by_topic
+    from deploy.topic_admin import admin_client, partitions_by_topic
 
     config = connection.client_config()
-    found = partitions_by_topic(AdminClient({**config}), config)
+    found = partitions_by_topic(admin_client(config), config)
     names = [spec.name for spec in topic_specs(connection.topics(), 1, _WEEK_MS)]
     for name in names:
         print(f"{'exists' if name in found else 'missing':8} {name}  partitions={found.get(name, 0)}")  # noqa: T201

@@ -10,7 +10,7 @@ import structlog
 import torch
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 
 from schemas.topics import TopicNames
 from worker.core.advance import CatalogueTooLargeError, Recommender
@@ -51,6 +51,8 @@ def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topic
         WorkerFailure: it cannot start, or cannot go on; the message says what to do.
     """
     configure_logging()
+    # Else each counter has a second series, which no query asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     torch.set_num_threads(settings.torch_threads)
     check_topics(client_config, topics)
     worker = Worker(settings, client_config, topics)
