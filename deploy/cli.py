@@ -21,6 +21,7 @@ from deploy.settings import ENV_DEBUG, ENV_PREFIX, SettingsFile, SourceLog, Usag
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
 
 sources = SourceLog()
 
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(tokens: list[str], debug: bool) -> int:
-    """Run one command; returns the exit code. Never raises, unless `debug` asks for the traceback."""
+    """Run one command; returns the exit code. Never raises: `debug` prints the traceback instead."""
     console = Console(stderr=True)
     try:
         command, bound, _ = build_app(tokens).parse_args(
@@ -83,18 +84,15 @@ def run(tokens: list[str], debug: bool) -> int:
         return EXIT_USAGE
     try:
         code = command(*bound.args, **bound.kwargs)
-    except UsageError as error:
-        _complain(console, error, debug)
-        return EXIT_USAGE
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, what a shell expects
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our standard output has left (`nextclick tail --json | head`): nothing went wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:  # noqa: BLE001 - the outermost edge: whatever it is, one clear line and exit 1
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the outermost edge: whatever it is, one clear line and a code
         _complain(console, error, debug)
-        return EXIT_FAILED
+        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     return code if isinstance(code, int) else 0
 
 

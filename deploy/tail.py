@@ -1,6 +1,7 @@
 """Watching the recommendations topic: a live table in a terminal, lines elsewhere, or raw JSON lines."""
 
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Protocol, Self
 
 import msgspec
 import orjson
+from confluent_kafka import Message
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -21,7 +23,9 @@ from schemas.recommendation import Recommendation, decode_recommendation
 
 BATCH = 500
 POLL_S = 0.2
+REFRESH_S = 0.1  # faster than anybody reads
 ITEMS_SHOWN = 5
+_VERSION_END = 8  # of our own versions: the hash
 _TABLE_FRAME_LINES = 6  # borders, heading, footer and the prompt
 
 
@@ -44,7 +48,10 @@ class _Output(Protocol):
     ) -> None: ...
 
     def show(self, found: list[tuple[bytes, Recommendation]]) -> None:
-        """Take what came, value and meaning; maybe nothing, so that the output can keep itself fresh."""
+        """Take what came, value and meaning; maybe nothing: called several times a second."""
+
+    def complain(self, text: str) -> None:
+        """Say what went wrong, where it disturbs nobody."""
 
 
 def run_tail(options: TailOptions, client_config: Mapping[str, str], topic: str) -> int:
@@ -54,36 +61,32 @@ def run_tail(options: TailOptions, client_config: Mapping[str, str], topic: str)
         TopicError: no broker answers, or the topic does not exist.
         BrokenPipeError: the reader of standard output has left.
     """
-    errors = Console(stderr=True, highlight=False)
-
-    def complain(text: str) -> None:
-        errors.print(text, style="dim", markup=False, soft_wrap=True)
-
+    output = _output(options, topic)
     try:
-        with stop_signals(), TopicReader(
-            client_config, [topic], from_beginning=options.from_beginning, on_trouble=complain
-        ) as reader, _output(options, topic) as output:  # fmt: skip
+        with (
+            stop_signals(),
+            TopicReader(
+                client_config, [topic], from_beginning=options.from_beginning, on_trouble=output.complain
+            ) as reader,
+            output,
+        ):
             left = options.limit
             while left is None or left > 0:
                 records = reader.read(BATCH if left is None else min(left, BATCH), POLL_S)
-                found = [_decoded(record.value() or b"") for record in records]
-                for record, one in zip(records, found, strict=True):
-                    if one is None:
-                        complain(
-                            f"partition {record.partition()}, offset {record.offset()}: no recommendation"
-                        )
-                good = [one for one in found if one is not None]
-                output.show(good)
-                left = None if left is None else left - len(good)
+                found = [one for record in records if (one := _decoded(record, output)) is not None]
+                output.show(found)
+                left = None if left is None else left - len(found)
     except Stopped:
         pass
     return 0
 
 
-def _decoded(value: bytes) -> tuple[bytes, Recommendation] | None:
+def _decoded(record: Message, output: _Output) -> tuple[bytes, Recommendation] | None:
+    value = record.value() or b""
     try:
         return value, decode_recommendation(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        output.complain(f"partition {record.partition()}, offset {record.offset()}: no recommendation")
         return None
 
 
@@ -95,7 +98,7 @@ def _output(options: TailOptions, topic: str) -> _Output:
 
 
 class _Unframed:
-    """What needs nothing at the start or the end."""
+    """What needs nothing at the start or the end, and complains on standard error."""
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +107,9 @@ class _Unframed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return
+
+    def complain(self, text: str) -> None:
+        Console(stderr=True, highlight=False).print(text, style="dim", markup=False, soft_wrap=True)
 
 
 class _JsonLines(_Unframed):
@@ -133,7 +139,8 @@ class _LiveTable:
         self._console = console
         self._topic = topic
         self._rows: deque[Recommendation] = deque(maxlen=max(console.height - _TABLE_FRAME_LINES, 3))
-        self._count = 0
+        self._count = self._drawn_count = 0
+        self._drawn_s = 0.0
         self._live = Live(self._table(), console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -143,14 +150,21 @@ class _LiveTable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._live.update(self._table())  # what came since it was last drawn
         self._live.stop()
 
     def show(self, found: list[tuple[bytes, Recommendation]]) -> None:
         """Add what came at the bottom."""
-        if found:
-            self._rows.extend(one for _, one in found)
-            self._count += len(found)
+        self._rows.extend(one for _, one in found)
+        self._count += len(found)
+        now_s = time.monotonic()
+        if self._count > self._drawn_count and now_s - self._drawn_s >= REFRESH_S:
+            self._drawn_count, self._drawn_s = self._count, now_s
             self._live.update(self._table(), refresh=True)
+
+    def complain(self, text: str) -> None:
+        """Print above the table."""
+        self._live.console.print(text, style="dim", markup=False)
 
     def _table(self) -> Table:
         table = Table(
@@ -158,11 +172,11 @@ class _LiveTable:
             caption=f"{self._count:,} recommendations on {self._topic}; Ctrl-C ends",
             caption_justify="left",
         )
-        for name, ratio in (("time", None), ("session", 2), ("source", None), ("model", 2), ("items", 8)):
+        for name, ratio in (("time", None), ("session", 2), ("source", None), ("model", None), ("items", 5)):
             table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
         for one in self._rows:
             source = Text(one.source, style="green" if one.source == "model" else "yellow")
-            version = Text(one.model_version or "none")
+            version = Text((one.model_version or "none")[-_VERSION_END:])
             table.add_row(_time(one), Text(one.session_id), source, version, Text(_items(one)))
         return table
 

@@ -109,7 +109,8 @@ class _Steps:
         self._number += 1
         elapsed_s = time.monotonic() - self._started_s
         self.console.print(
-            f"[bold cyan]{self._number}/{STEPS}[/]  {escape(text)}  [dim]({elapsed_s:.0f} s)[/]", soft_wrap=True
+            f"[bold cyan]{self._number}/{STEPS}[/]  {escape(text)}  [dim]({elapsed_s:.0f} s)[/]",
+            soft_wrap=True,
         )
 
     def note(self, text: str) -> None:

@@ -1,0 +1,105 @@
+"""Prequential judgement against a literal reference: each click against the last answer to its session."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.recommendation import Source
+from worker.core.quality import NOTHING_PUBLISHED, PublishedTable
+
+TOP_K = 3
+ROWS = 6
+SOURCES: tuple[Source, ...] = ("model", "popular")
+answers_of_a_click = st.lists(st.integers(1, 6), max_size=TOP_K, unique=True)
+clicks = st.lists(
+    st.tuples(
+        st.integers(0, ROWS - 1),  # row
+        st.integers(0, 3),  # 0: the session starts with this click
+        st.integers(0, 6),  # item clicked; 0 is UNREGISTERED
+        answers_of_a_click,
+        st.booleans(),  # answered by a model
+    ),
+    max_size=40,
+)
+Figures = list[dict[Source, float]]  # clicks judged, hits, sum of reciprocal ranks
+Clicks = list[tuple[int, int, int, list[int], bool]]
+
+
+def judge(table: PublishedTable, batch: Clicks) -> Figures:
+    padded = [found + [NOTHING_PUBLISHED] * (TOP_K - len(found)) for *_, found, _ in batch]
+    judgement = table.judge(
+        np.array([row for row, *_ in batch]),
+        np.array([chance == 0 for _, chance, *_ in batch]),
+        np.array([item for _, _, item, *_ in batch]),
+        np.array(padded, np.int32),
+        np.array([by_model for *_, by_model in batch]),
+    )
+    found = (judgement.judged, judgement.hits, judgement.reciprocal_ranks)
+    return [{source: float(figures[source]) for source in SOURCES} for figures in found]
+
+
+def literal(every: Clicks) -> Figures:
+    judged, hits, ranks = (dict.fromkeys(SOURCES, 0.0) for _ in range(3))
+    published: dict[int, tuple[list[int], Source]] = {}
+    for row, chance, item, found, by_model in every:
+        if chance == 0:
+            published.pop(row, None)
+        recommended, source = published.get(row, ([], "popular"))
+        if recommended:
+            judged[source] += 1
+            if item in recommended:
+                hits[source] += 1
+                ranks[source] += 1 / (1 + recommended.index(item))
+        published[row] = (found, "model" if by_model else "popular")
+    return [judged, hits, ranks]
+
+
+@given(clicks, st.sets(st.integers(1, 39), max_size=6))
+@settings(deadline=None, max_examples=200)
+def test_any_slicing_equals_the_literal_reference(every: Clicks, cuts: set[int]) -> None:
+    table = PublishedTable(ROWS, TOP_K)
+    bounds = [0, *sorted(cut for cut in cuts if cut < len(every)), len(every)]
+    totals = [dict.fromkeys(SOURCES, 0.0) for _ in range(3)]
+    for start, end in pairwise(bounds):
+        if start == end:
+            continue
+        for total, part in zip(totals, judge(table, every[start:end]), strict=True):
+            for source in SOURCES:
+                total[source] += part[source]
+    for total, expected in zip(totals, literal(every), strict=True):
+        assert total == pytest.approx(expected)
+
+
+def test_by_hand() -> None:
+    """Nothing to judge; second place of a model's answer, a miss of popular items, first place, no answer."""
+    table = PublishedTable(ROWS, TOP_K)
+    assert judge(table, [(4, 0, 1, [2, 3, 5], True)])[0] == {"model": 0, "popular": 0}
+    found = judge(
+        table, [(4, 1, 3, [1, 2], False), (4, 1, 6, [1], True), (4, 1, 1, [], True), (4, 1, 1, [], True)]
+    )
+    assert found == [
+        {"model": 2, "popular": 1},
+        {"model": 2, "popular": 0},
+        {"model": 1.5, "popular": 0},
+    ]
+
+
+def test_a_fresh_session_is_not_judged_by_what_the_former_one_in_its_row_got() -> None:
+    table = PublishedTable(ROWS, TOP_K)
+    judge(table, [(0, 0, 1, [1, 2, 3], True)])
+    for batch in ([(0, 0, 1, [1], True)], [(0, 1, 2, [4], True), (0, 0, 4, [4], True)]):
+        judged, hits, _ = judge(table, batch)
+        assert hits["model"] == 0
+        assert judged["model"] == len(batch) - 1
+
+
+def test_the_table_grows_to_its_bound_and_keeps_what_it_holds() -> None:
+    table = PublishedTable(5_000, TOP_K)
+    judge(table, [(3, 0, 1, [2], True)])
+    judge(table, [(4_999, 0, 1, [5], False)])
+    judged, hits, ranks = judge(table, [(3, 1, 2, [], True), (4_999, 1, 5, [], True)])
+    assert judged == hits == {"model": 1, "popular": 1}
+    assert ranks == {"model": 1.0, "popular": 1.0}
