@@ -27,7 +27,16 @@ ENV_DEBUG = "NEXTCLICK_DEBUG"
 DEFAULT_CONFIG_FILE = "nextclick.toml"
 MASK = "********"
 
-_SECRET_WORDS = ("password", "secret", "pem", "oauthbearer.config", "jaas")
+_SECRET_WORDS = (
+    "password",
+    "passphrase",
+    "secret",
+    "token",
+    "credential",
+    "pem",
+    "oauthbearer.config",
+    "jaas",
+)
 """librdkafka settings whose name holds one of these carry a credential or a private key."""
 
 
@@ -76,6 +85,10 @@ class Connection:
         for entry in self.kafka:
             if not entry.partition("=")[0].strip() or "=" not in entry:
                 raise UsageError(f"--kafka takes key=value, not {entry!r}")
+            if entry.startswith("bootstrap.servers="):
+                raise UsageError(
+                    "bootstrap.servers is set with --bootstrap, NEXTCLICK_BOOTSTRAP or bootstrap = …"
+                )
 
     def client_config(self) -> dict[str, str]:
         """Settings for any librdkafka client; of two entries for one key the last one holds."""
@@ -99,8 +112,13 @@ class SettingsFile:
         if path is None or not commands:
             return
         document = read_document(path)
-        _take_kafka(arguments, [f"{key}={value}" for key, value in _table(document, "kafka").items()], "file")
+        _take_kafka(arguments, _kafka_entries(_table(document, "kafka")), "file")
         topics = {f"{name}_topic": value for name, value in _table(document, "topics").items()}
+        if unknown := topics.keys() - {f"{name}_topic" for name in TopicNames.__struct_fields__}:
+            names = ", ".join(TopicNames.__struct_fields__)
+            raise UsageError(
+                f"{path}: unknown in [topics]: {', '.join(sorted(unknown))[:-6]}; known: {names}"
+            )
         shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
         _take_table(arguments, _table(document, *commands), path, strict=True)
         _take_table(arguments, topics, path, strict=False)
@@ -155,6 +173,17 @@ def _table(document: dict[str, Any], *keys: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"the settings file: [{'.'.join(keys)}] must be a table")
     return found
+
+
+def _kafka_entries(table: dict[str, Any], prefix: str = "") -> list[str]:
+    """key=value entries; to TOML, `sasl.password = …` without quotes is a table in a table."""
+    entries: list[str] = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            entries += _kafka_entries(value, f"{prefix}{key}.")
+        else:
+            entries += [f"{prefix}{key}={text}" for text in _texts(value)]
+    return entries
 
 
 def _kafka_from_environment() -> list[str]:

@@ -17,16 +17,22 @@ from schemas.click import InvalidClickError
 PREFIX = "__connect.errors."
 STAGE = "VALUE_CONVERTER"
 
+Header = tuple[str, str | bytes | None]
+
 CUT_HEADER = "nextclick.cut.from.bytes"
 """On a dead letter that was cut: how large key, value and headers were together."""
 
 MAX_DEAD_LETTER_BYTES = 900_000
 """Key, value and original headers together. Kafka's own default bound is 1 MB for the whole record."""
 
+HEADER_FRAME_BYTES = 10
+"""Two lengths of up to five bytes each frame a header on the wire (record format v2)."""
+
+UNREADABLE_HEADERS: Header = ("nextclick.headers.unreadable", b"a header's name is no UTF-8")
+"""On a dead letter whose original headers the client library could not read, so they are missing."""
+
 CUT_VALUE_BYTES = 65_536
 """What is kept of the value of a larger one: enough to see what it was."""
-
-Header = tuple[str, str | bytes | None]
 
 
 class Letter(NamedTuple):
@@ -71,10 +77,19 @@ def fit_for_brokers(key: bytes | None, value: bytes | None, headers: list[Header
 
     Of a record that is cut, key and original headers are dropped: either may be what is too large.
     """
-    size = len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") for name, text in headers)
-    if size <= MAX_DEAD_LETTER_BYTES:
-        return Letter(key, value, headers)
+    size = _size_bytes(key, value, headers)
+    return Letter(key, value, headers) if size <= MAX_DEAD_LETTER_BYTES else cut(key, value, headers)
+
+
+def cut(key: bytes | None, value: bytes | None, headers: list[Header]) -> Letter:
+    """The start of the value, and how large the whole was."""
+    size = _size_bytes(key, value, headers)
     return Letter(None, (value or b"")[:CUT_VALUE_BYTES], [(CUT_HEADER, str(size).encode())])
+
+
+def _size_bytes(key: bytes | None, value: bytes | None, headers: list[Header]) -> int:
+    of_headers = sum(len(name.encode()) + len(text or b"") + HEADER_FRAME_BYTES for name, text in headers)
+    return len(key or b"") + len(value or b"") + of_headers
 
 
 def read_dead_letter_headers(headers: Sequence[Header]) -> DeadLetterHeaders:

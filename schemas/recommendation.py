@@ -23,7 +23,7 @@ CE_SOURCE = "/nextclick/worker"
 TRACEPARENT = "traceparent"
 
 MAX_ITEMS = 1_000
-"""More than any page shows; keeps a record below 150 KiB."""
+"""More than any page shows; keeps a record well below the 1 MB that brokers take by default."""
 
 
 class Recommendation(msgspec.Struct, frozen=True):

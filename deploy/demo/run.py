@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploy.click_sender import ClickSender
-from deploy.commands.click_log_options import ClickLogOptions
 from deploy.demo.children import WorkerChild, run_trainer, write_settings
 from deploy.demo.live import LiveRun, WorkerStuckError, run_live
+from deploy.demo.options import DemoOptions
 from deploy.demo.play import K, Play, log_play, shop_play
 from deploy.demo.score import Outcome
 from deploy.demo.view import LiveView
@@ -46,30 +46,12 @@ ADMIN_S = 30.0
 STEPS = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoOptions:
-    """What was asked for; see `deploy.commands.demo`.
-
-    Attributes:
-        clicks: live ones.
-        sessions: past ones, of the shop.
-        log: None plays the shop.
-        log_options: how the log is read and split.
-        cluster: an existing one; None starts a broker.
-    """
-
-    keep: bool
-    seed: int
-    clicks: int
-    rate: float
-    sessions: int
-    log: Path | None
-    log_options: ClickLogOptions
-    cluster: Connection | None
-
-
-def run_demo(options: DemoOptions) -> int:
+def run_demo(options: DemoOptions, cluster: Connection | None) -> int:
     """Run the demo; returns the exit code: 0, or 1 where an answer is missing or the answers are no use.
+
+    Args:
+        options: what is played.
+        cluster: an existing one; None starts a broker.
 
     Raises:
         BrokerUnavailableError, TopicError, SendError, ChildError, TrainingError: what could not be done.
@@ -79,7 +61,7 @@ def run_demo(options: DemoOptions) -> int:
     with stop_signals() as signals, ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nextclick-demo-")))
         play = _choose_play(options, said)
-        kafka = stack.enter_context(_kafka(options, said))
+        kafka = stack.enter_context(_kafka(cluster, said))
         settings = temporary / "nextclick.toml"
         write_settings(settings, kafka)
         _send_past(play, kafka, said)
@@ -94,7 +76,7 @@ def run_demo(options: DemoOptions) -> int:
             outcome = _play_live(options, play, kafka, worker, said, signals)
         if signals.requested and not options.keep:
             raise Stopped
-    return _tell(outcome, options, said.console)
+    return tell(outcome, options.keep, said.console)
 
 
 class _Steps:
@@ -120,24 +102,24 @@ class _Steps:
 def _choose_play(options: DemoOptions, said: _Steps) -> Play:
     if options.log is None:
         return shop_play(options.seed, options.sessions, options.rate, time.time_ns() // 1_000_000)
-    loaded = options.log_options.load(options.log, Connection(), silent)
+    loaded = options.log_options().load(options.log, Connection(), silent)
     for remark in loaded.remarks:
         said.note(remark)
-    return log_play(loaded, options.log_options.rule())
+    return log_play(loaded, options.log_options().rule())
 
 
 @contextmanager
-def _kafka(options: DemoOptions, said: _Steps) -> Iterator[Connection]:
+def _kafka(cluster: Connection | None, said: _Steps) -> Iterator[Connection]:
     """A broker of our own, or topics of our own on a cluster that is there; gone at the end."""
-    if options.cluster is None:
+    if cluster is None:
         said.step("Apache Kafka starts on this machine")
         with LocalBroker(say=said.note) as broker:
             kafka = Connection(bootstrap=broker.bootstrap)
             _create_topics(kafka)
             yield kafka
         return
-    said.step(f"the Kafka cluster at {options.cluster.bootstrap}, with topics for this run alone")
-    kafka = _with_prefix(options.cluster, f"demo-{secrets.token_hex(4)}-")
+    said.step(f"the Kafka cluster at {cluster.bootstrap}, with topics for this run alone")
+    kafka = _with_prefix(cluster, f"demo-{secrets.token_hex(4)}-")
     _create_topics(kafka)
     try:
         yield kafka
@@ -277,11 +259,11 @@ def _topic_flag(kafka: Connection) -> str:
     return "" if is_default else f" --recommendations-topic {kafka.recommendations_topic}"
 
 
-def _tell(outcome: Outcome, options: DemoOptions, console: Console) -> int:
-    """Print the verdict and, last, the JSON line; returns the exit code."""
+def tell(outcome: Outcome, is_kept: bool, console: Console) -> int:
+    """Print the verdict and, last on standard output, the JSON line; returns the exit code."""
     troubles = outcome.losses()
     weakness = outcome.weakness()
-    if weakness is not None and not options.keep:  # who stops a demo early has not asked for a verdict
+    if weakness is not None and not is_kept:  # who stops a demo early has not asked for a verdict
         troubles.append(weakness)
     for trouble in troubles:
         console.print(f"failed: {trouble}", style="red", markup=False, soft_wrap=True)

@@ -92,8 +92,24 @@ class LiveView:
     """Shows the live part, as a context manager."""
 
     def __init__(
-        self, console: Console, title: str, item_name: ItemName, clicks: int | None, until_stopped: bool
+        self,
+        console: Console,
+        title: str,
+        item_name: ItemName,
+        clicks: int | None,
+        until_stopped: bool,
+        every_s: float | None = None,
     ) -> None:
+        """Make the view; it draws nothing before the block is entered.
+
+        Args:
+            console: to draw on.
+            title: of what is played.
+            item_name: an item id's name for people.
+            clicks: how many there will be, None if nobody knows.
+            until_stopped: whether it ends by Ctrl-C.
+            every_s: how often it is drawn; None: as suits the console.
+        """
         self._console = console
         self._title = title
         self._item_name = item_name
@@ -101,6 +117,8 @@ class LiveView:
         self._hint = "Ctrl-C ends" if until_stopped else "ends by itself"
         self._followed = Followed()
         self._shown_s = time.monotonic()
+        usual_s = REFRESH_S if console.is_terminal else LINE_EVERY_S
+        self._every_s = usual_s if every_s is None else every_s
         self._live = (
             Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         )
@@ -127,7 +145,7 @@ class LiveView:
     def refresh(self, score: LiveScore, dead_letters: int, clicks_per_s: float) -> None:
         """Show how things stand, if it is time for that."""
         now_s = time.monotonic()
-        if now_s - self._shown_s < (LINE_EVERY_S if self._live is None else REFRESH_S):
+        if now_s - self._shown_s < self._every_s:
             return
         self._shown_s = now_s
         if self._live is not None:

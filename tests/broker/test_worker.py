@@ -1,5 +1,9 @@
 """The worker on a real broker, as a process of its own: all clicks answered, nothing lost, bad input kept."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +14,11 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from deploy.local_broker import LocalBroker
 from deploy.topic_admin import create_topics
 from schemas.announcement import ModelAnnouncement, encode_announcement
 from schemas.click import Click, encode_click
-from schemas.dead_letter import CUT_HEADER, CUT_VALUE_BYTES, read_dead_letter_headers
+from schemas.dead_letter import CUT_HEADER, CUT_VALUE_BYTES, UNREADABLE_HEADERS, read_dead_letter_headers
 from schemas.model_artefact import sha256_hex, unpack_artefact
 from schemas.model_manifest import MANIFEST_FILE, WEIGHTS_FILE
 from schemas.recommendation import Recommendation, decode_recommendation
@@ -197,6 +202,52 @@ def test_a_record_too_large_for_a_dead_letter_is_cut_and_the_worker_lives_on(
     assert letter.value() == value[:CUT_VALUE_BYTES]
     assert (said.reason, said.topic, said.offset) == ("oversized", topics.clicks, "0")
     assert (CUT_HEADER, b"3000011") in headers
+
+
+def test_headers_that_cannot_be_read_neither_stop_nor_crash_the_worker(
+    bootstrap: str, topic_prefix: str, topics: TopicNames
+) -> None:
+    """A header's name that is no UTF-8, on a good click and on a bad one, several times over."""
+    clicks = make_clicks(4, sessions=1, seed=8)
+    for value in [encode_click(clicks[0]), b"bad", encode_click(clicks[1]), b"bad", encode_click(clicks[2])]:
+        evil = (sys.executable, "-m", "tests.support.evil_headers")
+        command = [*evil, bootstrap, topics.clicks, "0", value.decode()]
+        subprocess.run(command, check=True, timeout=60)
+    with WorkerProcess(bootstrap, topic_prefix) as worker:
+        letters = read_records(bootstrap, topics.dead_letters, 2)
+        send_clicks(bootstrap, topics.clicks, clicks[3:])
+        found = read_recommendations(bootstrap, topics, len(clicks))
+        assert worker.terminate() == 0
+    assert found.keys() == {click.event_id for click in clicks}
+    for letter in letters:
+        headers = letter.headers()
+        assert isinstance(headers, list)
+        assert headers[0] == UNREADABLE_HEADERS
+        assert letter.value() == b"bad"
+
+
+def test_sigterm_ends_a_worker_whose_broker_does_not_answer(topic_prefix: str) -> None:
+    """The broker hangs with outputs on their way: the worker ends, and a restart loses nothing."""
+    clicks = make_clicks(2_000, sessions=50, seed=10)
+    topics = prefixed_topics(topic_prefix)
+    with LocalBroker() as broker:
+        assert broker.pid is not None
+        create_topics({"bootstrap.servers": broker.bootstrap}, topic_specs(topics, 3, -1), replication=1)
+        with WorkerProcess(broker.bootstrap, topic_prefix, QUICK_TO_MISS_A_MEMBER) as worker:
+            worker.wait_ready()
+            send_clicks(broker.bootstrap, topics.clicks, clicks)
+            os.kill(broker.pid, signal.SIGSTOP)
+            started_s = time.monotonic()
+            try:
+                assert worker.terminate(timeout_s=30) in {0, 1}
+            finally:
+                os.kill(broker.pid, signal.SIGCONT)
+            ended_s = time.monotonic() - started_s
+        assert ended_s < 10.0
+        with WorkerProcess(broker.bootstrap, topic_prefix, QUICK_TO_MISS_A_MEMBER):
+            deadline_s = time.monotonic() + 60
+            while len(events_answered(broker.bootstrap, topics)) < len(clicks):
+                assert time.monotonic() < deadline_s
 
 
 def test_a_restart_goes_on_after_the_last_commit(

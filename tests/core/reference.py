@@ -103,6 +103,7 @@ class PlainWorker:
         self.next_ranking = 1
         self.popular: dict[str, float] = {}
         self.watermark_ms = 0
+        self.watermarks_ms: dict[int, int] = {}
         self.plain: PlainModel | None = None
         self.judged = {"model": 0, "popular": 0}
         self.hits = {"model": 0, "popular": 0}
@@ -120,6 +121,8 @@ class PlainWorker:
     def forget(self, partitions: set[int]) -> None:
         for name in [name for name, session in self.sessions.items() if session.partition in partitions]:
             del self.sessions[name]
+        for partition in partitions:
+            self.watermarks_ms.pop(partition, None)
 
     def click(self, click: Click, now_ms: int) -> Expected:
         session = self._session(click, now_ms)
@@ -134,8 +137,10 @@ class PlainWorker:
     def _session(self, click: Click, now_ms: int) -> Session:
         time_ms = min(click.timestamp_ms, now_ms)
         self.watermark_ms = max(self.watermark_ms, time_ms)
+        self.watermarks_ms[click.partition] = max(self.watermarks_ms.get(click.partition, 0), time_ms)
         for name, session in list(self.sessions.items()):
-            if session.last_activity_ms >= self.watermark_ms - self.limits.idle_timeout_ms:
+            watermark_ms = self.watermarks_ms[session.partition]
+            if session.last_activity_ms >= watermark_ms - self.limits.idle_timeout_ms:
                 break  # least recently active first
             del self.sessions[name]
         found = self.sessions.pop(click.session, None)

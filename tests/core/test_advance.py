@@ -151,6 +151,16 @@ def test_evicted_within_a_batch_both_are_answered_right() -> None:
     assert len(run.worker.table) == 1
 
 
+def test_a_row_is_emptied_only_when_its_turn_has_come() -> None:
+    """Within one batch a session still clicks before another one takes its row."""
+    run = with_model(Limits(max_sessions=1, top_k=TOP_K))
+    run.feed([Click("a", "i1", START_MS)])
+    answers = run.feed([Click("a", "i2", START_MS), Click("b", "i3", START_MS), Click("b", "i4", START_MS)])
+    for answer, items in zip(answers, [["i1", "i2"], ["i3"], ["i3", "i4"]], strict=True):
+        check_answer(answer, from_model(items))
+    assert run.history("b") == ["i3", "i4"]
+
+
 def test_items_beyond_the_register_are_answered_but_never_recommended() -> None:
     run = new_run(Limits(max_items=2, top_k=5))
     answers = run.feed([Click("s", item, START_MS) for item in ["a", "b", "c", "c", "c", "d"]])

@@ -110,6 +110,17 @@ def test_sessions_are_re_encoded_once_and_only_when_they_click_again() -> None:
     assert run.worker.model_version == "same-width"
 
 
+def test_what_a_former_session_left_in_a_row_is_not_re_encoded() -> None:
+    """A row that is taken over still holds the ring of the session before, behind the new one's clicks."""
+    run = new_run(Limits(max_sessions=1, history_length=HISTORY, max_items=30))
+    run.adopt(OLD)
+    run.feed([Click("former", item, START_MS) for item in ITEMS])
+    run.feed([Click("s", "i1", START_MS)])
+    run.adopt(SAME_WIDTH)
+    (answer,) = run.feed([Click("s", "i2", START_MS)])
+    check_answer(answer, expect(PlainModel(SAME_WIDTH), ["i1", "i2"]))
+
+
 def test_models_that_a_session_slept_through_leave_no_trace() -> None:
     run = new_run(LIMITS)
     run.adopt(OLD)

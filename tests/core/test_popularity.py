@@ -78,6 +78,25 @@ def test_of_equals_the_first_seen_come_first_however_large_the_register() -> Non
         assert rankings[-1].items.tolist() == [9, 1, 2, 3]
 
 
+def test_counts_outlive_the_growth_of_the_register() -> None:
+    for numbers_in_use in (1_025, 50_000):
+        popular = PopularItems(2, HALF_LIFE_MS)
+        count(popular, [5, 5], [START_MS] * 2)
+        (ranking,) = popular.count(np.array([numbers_in_use - 1], np.int64), [START_MS], numbers_in_use)
+        assert (ranking.items.tolist(), ranking.scores.tolist()) == ([5, numbers_in_use - 1], [2.0, 1.0])
+
+
+def test_clicks_between_two_refreshes_have_each_their_own_age() -> None:
+    """From the 32nd click on, two clicks wait for one refresh."""
+    popular = PopularItems(3, HALF_LIFE_MS)
+    count(popular, [1] * 32, [START_MS] * 32)
+    later_ms = START_MS + 10 * HALF_LIFE_MS
+    rankings = count(popular, [2, 3], [later_ms, later_ms + HALF_LIFE_MS])
+    assert rankings[0].items.tolist() == [1]
+    assert rankings[1].items.tolist() == [3, 2, 1]
+    assert rankings[1].scores.tolist() == [1.0, 0.5, 32 / 2**11]
+
+
 def test_the_unregistered_are_never_ranked() -> None:
     rankings = count(PopularItems(5, HALF_LIFE_MS), [UNREGISTERED] * 3 + [1], [START_MS] * 4)
     assert [ranking.items.tolist() for ranking in rankings] == [[], [], [], [1]]

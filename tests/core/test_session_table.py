@@ -118,6 +118,35 @@ def test_the_watermark_never_falls_and_never_passes_the_wall_clock() -> None:
         assert sessions.watermark_ms == watermark_ms
 
 
+def test_a_partition_that_lags_keeps_its_sessions() -> None:
+    """After a downtime, or an old log replayed beside live clicks: each partition has its own time."""
+    sessions = table(max_sessions=9)
+    assert click(sessions, "old", 1_000, partition=1)
+    for step in range(1, 4):
+        click(sessions, "live", 1_000_000 + step, partition=0)
+        assert not click(sessions, "old", 1_000 + step, partition=1)
+    assert live(sessions, "live", "old") == ["live", "old"]
+
+
+def test_a_late_click_does_not_turn_back_the_time_of_its_partition() -> None:
+    sessions = table()
+    click(sessions, "a", 2_500)
+    click(sessions, "late", 1_400)
+    for _ in range(2):  # now "late" is the least recently active, then it is looked at
+        click(sessions, "a", 1_500)
+    assert live(sessions, "a", "late") == ["a"]
+
+
+def test_a_partition_that_is_taken_back_has_its_time_to_find_anew() -> None:
+    """What others committed meanwhile may lie before what was read here."""
+    sessions = table()
+    click(sessions, "a", 50_000, partition=1)
+    sessions.forget_partitions({1})
+    click(sessions, "a", 1_000, partition=1)
+    click(sessions, "b", 1_001, partition=1)
+    assert live(sessions, "a", "b") == ["a", "b"]
+
+
 def test_a_click_from_the_far_future_expires_nobody_and_holds_nobody_up() -> None:
     sessions = table(max_sessions=9)
     click(sessions, "ahead", 90_000, now_ms=10_000)

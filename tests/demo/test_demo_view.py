@@ -5,7 +5,6 @@ import io
 import pytest
 from rich.console import Console
 
-import deploy.demo.view as view_module
 from deploy.demo.play import LiveClick
 from deploy.demo.score import LiveScore
 from deploy.demo.view import FOLLOWED, STAYS_S, Followed, LiveView
@@ -42,13 +41,11 @@ def test_a_session_that_has_left_makes_room_after_a_while() -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_the_view_shows_numbers_names_and_recall(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("REFRESH_S", "LINE_EVERY_S"):
-        monkeypatch.setattr(view_module, name, 0.0)
+def test_the_view_shows_numbers_names_and_recall(is_terminal: bool) -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=is_terminal, width=100, height=40, color_system=None)
     score = LiveScore(frozenset())
-    with LiveView(console, "a shop", str.upper, clicks=1_234, until_stopped=False) as view:
+    with LiveView(console, "a shop", str.upper, clicks=1_234, until_stopped=False, every_s=0.0) as view:
         for number, item in enumerate(("a", "b")):
             one = click("s", number, item)
             score.clicked(one)

@@ -89,6 +89,15 @@ def test_a_nearer_kafka_setting_wins_key_by_key(tmp_path: Path) -> None:
     assert shown['kafka."linger.ms"'].startswith('"3"')
 
 
+def test_a_kafka_setting_without_quotes_means_the_same_and_is_masked(tmp_path: Path) -> None:
+    (tmp_path / "nextclick.toml").write_text(
+        '[kafka]\nsasl.password = "hunter2"\nenable.idempotence = true\n'
+    )
+    shown = effective(nextclick("worker", "--print-config", folder=tmp_path).stdout)
+    assert shown['kafka."sasl.password"'].startswith('"********"')
+    assert shown['kafka."enable.idempotence"'].startswith('"true"')
+
+
 def test_secrets_are_masked_wherever_they_come_from(tmp_path: Path) -> None:
     (tmp_path / "nextclick.toml").write_text(FILE)
     done = nextclick(
@@ -100,6 +109,13 @@ def test_secrets_are_masked_wherever_they_come_from(tmp_path: Path) -> None:
     assert "from-the" not in done.stdout + done.stderr
     assert done.stdout.count("********") == 3
     assert masked("sasl.username=alice") == "sasl.username=alice"
+    assert "hunter2" not in masked("sasl.oauthbearer.assertion.private.key.passphrase=hunter2")
+
+
+def test_a_kafka_setting_that_does_not_exist_is_named() -> None:
+    done = nextclick("worker", "--kafka", "securty.protocol=ssl")
+    assert done.returncode == 1
+    assert 'No such configuration property: "securty.protocol"' in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -110,6 +126,7 @@ def test_secrets_are_masked_wherever_they_come_from(tmp_path: Path) -> None:
         (["worker", "--top-k", "many"], "many"),
         (["worker", "--top-k", "0"], "between 1 and 1000"),
         (["worker", "--kafka", "nonsense"], "key=value"),
+        (["worker", "--kafka", "bootstrap.servers=a:1"], "--bootstrap"),
         (["topics", "create", "--partitions", "0"], "partitions"),
     ],
 )
@@ -122,7 +139,12 @@ def test_usage_errors_name_the_trouble_and_exit_with_2(arguments: list[str], say
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("[worker]\ntpo_k = 3\n", "tpo_k"), ("top_k = [", "nextclick.toml"), ("worker = 3", "table")],
+    [
+        ("[worker]\ntpo_k = 3\n", "tpo_k"),
+        ("top_k = [", "nextclick.toml"),
+        ("worker = 3", "table"),
+        ("[topics]\nclikcs = 'a'", "clikcs"),
+    ],
 )
 def test_a_bad_file_is_a_usage_error_that_names_it(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "nextclick.toml").write_text(text)

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from schemas.announcement import decode_announcement
 from schemas.click import InvalidClickError, Reason, decode_click
 from schemas.dead_letter import (
+    CUT_HEADER,
     PREFIX,
     DeadLetterHeaders,
     Header,
     dead_letter_headers,
+    fit_for_brokers,
     read_dead_letter_headers,
 )
 from schemas.model_manifest import decode_manifest
@@ -179,3 +181,28 @@ def test_what_is_keyed_by_session_is_co_partitioned_and_state_is_compacted() -> 
     policies = {name: spec.config["cleanup.policy"] for name, spec in specs.items()}
     assert policies == {"c": "delete", "r": "delete", "d": "delete", "h": "compact", "m": "compact"}
     assert specs["c"].config["retention.ms"] == "1000"
+
+
+def test_a_letter_of_a_size_that_brokers_take_is_not_cut() -> None:
+    fits: list[Header] = [("shop", b"x" * 1_000), ("empty", None)]
+    assert fit_for_brokers(b"key", b"v" * 890_000, fits) == (b"key", b"v" * 890_000, fits)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "headers"),
+    [
+        (b"k", b"v" * 900_000, []),
+        (b"k" * 900_001, b"v", []),
+        (b"k", None, [("name", b"x" * 900_000)]),
+        (b"k", b"v", [("a", None)] * 100_000),  # on the wire, each is framed by two lengths
+    ],
+)
+def test_a_letter_too_large_for_brokers_keeps_its_start_and_says_so(
+    key: bytes, value: bytes | None, headers: list[Header]
+) -> None:
+    letter = fit_for_brokers(key, value, headers)
+    assert letter.key is None
+    assert letter.value == (value or b"")[:65_536]
+    [(name, size)] = letter.headers
+    assert name == CUT_HEADER
+    assert int(size or 0) > 900_000

@@ -7,8 +7,8 @@ order, the session that was active least recently.
 Rules:
 - At most `max_sessions` live; the least recently active one goes first.
 - A session ends when it had no click for `idle_timeout_ms` of event time: its row is freed once the watermark
-  (the latest event time seen, never ahead of the wall clock) says so, and a click that comes so long after
-  the last one finds a fresh session.
+  of its partition (the latest event time seen there, never ahead of the wall clock) says so, and a click that
+  comes so long after the last one finds a fresh session.
 - Hidden rows are a cache of the histories. A row whose `generation` is not the model's is stale.
 
 `touch` decides about rows click by click and `reset` empties them wave by wave: within one batch, a row can
@@ -54,6 +54,7 @@ class SessionTable:
         self.hidden = _zeros(max_sessions, 0)
         self.generation = np.zeros(max_sessions, np.int32)
         self.last_item = np.zeros(max_sessions, np.int32)
+        self._watermarks_ms: dict[int, int] = {}
         self.watermark_ms = 0
         self.late_clicks = 0
         self.evicted = 0
@@ -76,6 +77,8 @@ class SessionTable:
         """
         timestamp_ms = min(timestamp_ms, now_ms)
         self.watermark_ms = max(self.watermark_ms, timestamp_ms)
+        # Apart for each partition: one that lags, or is replayed, must not find its sessions long expired.
+        self._watermarks_ms[partition] = max(self._watermarks_ms.get(partition, 0), timestamp_ms)
         self._expire()
         row = self._index.get(session_id)
         if row is None:
@@ -127,13 +130,15 @@ class SessionTable:
         gone = [session for session, row in self._index.items() if self._partition[row] in partitions]
         for session in gone:
             self._free.append(self._index.pop(session))
+        for partition in partitions:
+            self._watermarks_ms.pop(partition, None)
         return len(gone)
 
     def _expire(self) -> None:
-        ended_before_ms = self.watermark_ms - self._idle_timeout_ms
         while self._index:
             session_id, row = next(iter(self._index.items()))
-            if self._last_activity_ms[row] >= ended_before_ms:
+            idle_ms = self._watermarks_ms[self._partition[row]] - self._last_activity_ms[row]
+            if idle_ms <= self._idle_timeout_ms:
                 return
             del self._index[session_id]
             self._free.append(row)

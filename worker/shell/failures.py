@@ -3,6 +3,7 @@
 WorkerFailure
 ├── CannotStart     nothing was read: settings, topics or brokers must be mended first
 └── OutputLost      Kafka refused an output for good: its click was not committed, restart reads it again
+    └── OutputTooLarge      refused for its size before it was sent; a dead letter is cut then
 """
 
 
@@ -16,3 +17,7 @@ class CannotStart(WorkerFailure):
 
 class OutputLost(WorkerFailure):
     """An output could not be delivered. Nothing past it is committed: a restart reads those clicks again."""
+
+
+class OutputTooLarge(OutputLost):
+    """The client refused an output for its size, before it was sent."""

@@ -1,6 +1,7 @@
 """The path of a click, whole: record → decode and check → advance → encode → recommendations topic."""
 
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from time import perf_counter
 from typing import NamedTuple
 
@@ -8,10 +9,11 @@ import numpy as np
 from confluent_kafka import Message
 
 from schemas.click import Click, InvalidClickError, decode_click
-from schemas.dead_letter import Header, dead_letter_headers, fit_for_brokers
+from schemas.dead_letter import UNREADABLE_HEADERS, Header, Letter, cut, dead_letter_headers, fit_for_brokers
 from schemas.recommendation import TRACEPARENT, cloudevents_headers, encode_recommendation
 from schemas.topics import TopicNames
 from worker.core.advance import Answer, Batch, Recommender
+from worker.shell.failures import OutputTooLarge
 from worker.shell.metrics import SOURCES, WorkerMetrics
 from worker.shell.sink import AtLeastOnceSink
 
@@ -100,9 +102,15 @@ class Handler:
     def _bury(self, bad: list[BadRecord]) -> None:
         for record, error in bad:
             partition, offset = _partition(record), _offset(record)
-            key, value, original = fit_for_brokers(record.key(), record.value(), _headers(record))
-            headers = dead_letter_headers(self._topics.clicks, partition, offset, error, original)
-            self._sink.send(self._topics.dead_letters, partition, key, value, headers)
+            original = Letter(record.key(), record.value(), _headers(record))
+            try:
+                self._send_letter(fit_for_brokers(*original), partition, offset, error)
+            except OutputTooLarge:  # the operator's bound is lower than ours
+                self._send_letter(cut(*original), partition, offset, error)
+
+    def _send_letter(self, letter: Letter, partition: int, offset: int, error: InvalidClickError) -> None:
+        headers = dead_letter_headers(self._topics.clicks, partition, offset, error, letter.headers)
+        self._sink.send(self._topics.dead_letters, partition, letter.key, letter.value, headers)
 
     def _count(
         self, records: list[Message], clicks: list[Click], answers: list[Answer], bad: list[BadRecord]
@@ -141,8 +149,22 @@ def _traceparent(record: Message) -> bytes | None:
 
 
 def _headers(record: Message) -> list[Header]:
-    headers = record.headers()
+    """Headers of a record; ask only once for each.
+
+    Of a header whose name is no UTF-8 the client library makes a list with a hole, and sets an exception that
+    a direct call can miss: it would surface later, elsewhere, and touching the hole ends the process. Called
+    through `methodcaller` the exception is raised here.
+    """
+    try:
+        headers = _call_headers(record)
+    except SystemError:
+        return [UNREADABLE_HEADERS]
     return list(headers.items()) if isinstance(headers, dict) else headers or []
+
+
+_call_headers: Callable[[Message], list[Header] | dict[str, str | bytes | None] | None] = methodcaller(
+    "headers"
+)
 
 
 def _partition(record: Message) -> int:

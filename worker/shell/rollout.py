@@ -71,6 +71,7 @@ class ModelWatcher:
                 "group.id": "nextclick-models-unused",  # librdkafka wants one; nothing is ever committed
                 "enable.auto.commit": "false",
                 "enable.partition.eof": "true",
+                "auto.offset.reset": "earliest",  # where the start was compacted or deleted away
             },
             logger=client_logger(),
         )
@@ -106,8 +107,9 @@ class ModelWatcher:
                 if newest := self._newest(self._consumer.consume(MAX_ANNOUNCEMENTS, POLL_S)):
                     self._load(newest)
         except KafkaException as error:
-            log.error("models_topic_unreadable", error=str(error))
+            log.error("models_topic_unreadable", error=str(error), then="restart to follow models again")
         finally:
+            self.caught_up.set()
             self._consumer.close()
 
     def _read_backlog(self) -> list[ModelAnnouncement]:
@@ -130,8 +132,12 @@ class ModelWatcher:
     def _newest(self, records: list[Message]) -> ModelAnnouncement | None:
         """The last good announcement among these records; bad ones are reported."""
         for record in reversed(records):
-            value = record.value()
-            if record.error() or value is None:
+            error, value = record.error(), record.value()
+            if error is not None:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    log.warning("models_topic_trouble", error=error.str())
+                continue
+            if value is None:
                 continue
             try:
                 return decode_announcement(value)
@@ -143,7 +149,8 @@ class ModelWatcher:
         started = time.monotonic()
         try:
             model = load_model(announcement)
-        except (BrokenArtefactError, OSError, MemoryError) as error:
+        # ValueError: a URI that is none. RuntimeError: what torch raises when memory is short.
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
             log.error("model_refused", model_version=announcement.model_version, reason=str(error))
             self._on_refused(announcement, str(error))
             return False

@@ -1,6 +1,7 @@
 """The life of a worker: check, start, loop, stop. What happens to a click is in `handler.py`."""
 
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -20,7 +21,7 @@ from worker.core.quality import PublishedTable
 from worker.core.session_model import SessionModel
 from worker.core.session_table import SessionTable
 from worker.shell.client_config import client_logger, for_producer
-from worker.shell.failures import CannotStart
+from worker.shell.failures import CannotStart, OutputLost
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
 from worker.shell.log import configure_logging
@@ -36,8 +37,11 @@ REACH_BROKER_S = 10.0
 FIRST_MODEL_S = 60.0
 """How long a starting worker waits for the announced model before it serves popular items meanwhile."""
 
-FLUSH_S = 8.0
-"""How long a stopping worker waits for acknowledgements; the rest of 10 s is for leaving the group."""
+FLUSH_S = 6.0
+"""How long a stopping worker waits for acknowledgements."""
+
+LEAVE_S = 3.0
+"""And then for its last commit and its goodbye to the group; all in all less than the usual grace of 10 s."""
 
 HOUSEKEEPING_S = 1.0
 STALLED_S = 30.0
@@ -71,6 +75,9 @@ def check_topics(client_config: Mapping[str, str], topics: TopicNames) -> None:
     servers = client_config.get("bootstrap.servers", "")
     try:
         admin = AdminClient({**for_producer(client_config)}, logger=client_logger())
+    except KafkaException as error:
+        raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
+    try:
         found = admin.list_topics(timeout=REACH_BROKER_S).topics
     except KafkaException as error:
         raise CannotStart(
@@ -107,17 +114,18 @@ class Worker:
             PublishedTable(settings.max_sessions, settings.top_k),
             settings.top_k,
         )
-        self._sink = AtLeastOnceSink(client_config)
+        self._stop_signal: int | None = None
+        self._stop_by = float("inf")
+        self._left = False
+        self._sink = AtLeastOnceSink(client_config, lambda: time.monotonic() > self._stop_by)
         self._watcher = ModelWatcher(
             client_config, topics.models, lambda *_: self._metrics.model_refusals.inc()
         )
         self._source = Source(client_config, settings.group_id, topics.clicks, self._on_revoked)
         self._handler = Handler(self._recommender, self._sink, topics, self._metrics, _now_ms)
-        self._stopping = False
         self._turned_at = time.monotonic()
         self._counted: dict[Counter, int] = {}
         self._shown_partitions: set[int] = set()
-        self._uncommitted: dict[int, int] = {}
         self._http = StatusServer(
             settings.http_host,
             settings.http_port,
@@ -129,9 +137,12 @@ class Worker:
         self._metrics.turn_age_seconds.set_function(lambda: time.monotonic() - self._turned_at)
 
     def stop(self, number: int, _: FrameType | None) -> None:
-        """Ask the loop to end after the batch at hand; a signal handler."""
-        self._stopping = True
-        log.info("stopping", signal=signal.Signals(number).name)
+        """Ask the loop to end after the batch at hand.
+
+        A signal handler, so it takes no lock and logs nothing: it may have interrupted either.
+        """
+        self._stop_signal = number
+        self._stop_by = time.monotonic() + FLUSH_S
 
     def serve(self) -> None:
         """Wait for the first model, then turn the loop until asked to stop."""
@@ -139,16 +150,34 @@ class Worker:
         self._wait_for_first_model()
         try:
             self._loop()
-            self._commit_all()
         finally:
+            self._leave()
             self._watcher.close()
-            self._source.close()
             self._http.close()
         log.info("stopped", model_version=self._recommender.model_version)
 
+    def _leave(self) -> None:
+        """Bring outputs to their end, commit, leave the group: all that within the time there is.
+
+        In a thread, because a client that has lost its brokers can be waited for but not interrupted. Who
+        does not get to leave is missed by the group after its session timeout, and nothing is lost.
+        """
+        if self._stop_signal is not None:
+            log.info("stopping", signal=signal.Signals(self._stop_signal).name)
+        leaving = threading.Thread(target=self._commit_and_close, name="leave", daemon=True)
+        leaving.start()
+        leaving.join(FLUSH_S + LEAVE_S)
+        if leaving.is_alive():
+            log.warning("left_without_goodbye", reason="brokers did not answer", then="read again")
+
+    def _commit_and_close(self) -> None:
+        self._commit_all()
+        self._left = True
+        self._source.close()
+
     def _wait_for_first_model(self) -> None:
         deadline = time.monotonic() + FIRST_MODEL_S
-        while not self._stopping and time.monotonic() < deadline:
+        while self._stop_signal is None and time.monotonic() < deadline:
             self._turned_at = time.monotonic()
             if self._watcher.caught_up.wait(0.05):
                 return
@@ -156,17 +185,16 @@ class Worker:
     def _loop(self) -> None:
         settings = self._settings
         commit_at = housekeeping_at = 0.0
-        while not self._stopping:
+        while self._stop_signal is None:
             self._turned_at = now = time.monotonic()
             if (model := self._watcher.take()) is not None:
                 self._swap(model)
             records = self._source.poll_batch(settings.max_batch, settings.poll_timeout_ms / 1000)
             if records:
                 self._handler.handle(records)
-            self._uncommitted |= self._sink.committable()
-            if self._uncommitted and now >= commit_at:
-                self._source.commit(self._uncommitted, wait=False)
-                self._uncommitted = {}
+            self._source.acknowledge(self._sink.committable())
+            if now >= commit_at:
+                self._source.commit(wait=False)
                 commit_at = now + settings.commit_interval_ms / 1000
             if now >= housekeeping_at:
                 self._refresh_gauges()
@@ -177,7 +205,7 @@ class Worker:
         before = self._recommender.model_version
         try:
             self._recommender.adopt(model)
-        except CatalogueTooLargeError as error:
+        except (CatalogueTooLargeError, MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
             log.error("model_refused", model_version=model.version, reason=str(error))
             self._metrics.model_refusals.inc()
             return
@@ -191,19 +219,18 @@ class Worker:
         """Bring every output to its end, as far as the time allows, and commit what is acknowledged."""
         if not self._sink.flush(FLUSH_S):
             log.warning("outputs_unacknowledged", records=len(self._sink), then="read again after restart")
-        self._uncommitted |= self._sink.committable()
         try:
-            self._source.commit(self._uncommitted, wait=True)
-        except KafkaException as error:
+            self._source.acknowledge(self._sink.committable())
+            self._source.commit(wait=True)
+        except (KafkaException, OutputLost) as error:
             log.warning("commit_failed", error=str(error), then="these clicks are answered again")
-        self._uncommitted = {}
 
     def _on_revoked(self, partitions: AbstractSet[int], lost: bool) -> None:
         """Partitions leave: their sessions and gauges go with them. Runs inside `poll_batch`."""
-        if not lost:
+        if not lost and not self._left:
             self._commit_all()
+        self._sink.forget_partitions(partitions)
         for partition in partitions:
-            self._uncommitted.pop(partition, None)
             if partition in self._shown_partitions:
                 self._metrics.consumer_lag.remove(str(partition))
         self._shown_partitions -= partitions
@@ -237,7 +264,7 @@ class Worker:
         """Ready once it has partitions to read, and has taken up or ruled out a model."""
         assigned = sorted(self._source.assigned)
         return Probe(
-            bool(assigned) and self._watcher.caught_up.is_set() and not self._stopping,
+            bool(assigned) and self._watcher.caught_up.is_set() and self._stop_signal is None,
             {"partitions": assigned, "model_version": self._recommender.model_version},
         )
 

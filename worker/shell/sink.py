@@ -6,25 +6,28 @@ file's class by one that wraps a batch in a transaction; nothing else needs to k
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from worker.shell.client_config import client_logger, for_producer
-from worker.shell.failures import OutputLost
+from worker.shell.failures import OutputLost, OutputTooLarge
 
 Header = tuple[str, str | bytes | None]
 
 PRODUCER_DEFAULTS = {
     "client.id": "nextclick-worker",
-    "acks": "all",
-    "enable.idempotence": "true",  # keeps the order of a session across retries
     "linger.ms": "0",  # a micro-batch is handed over at once and forms its own requests
     # What is unacknowledged stays in memory, so this bounds it: about 20 batches of the default size.
     "queue.buffering.max.messages": "10000",
+    "queue.buffering.max.kbytes": "131072",
     # For ever: while brokers are away nothing is given up, the full queue stops consumption instead.
     "message.timeout.ms": "0",
 }
+
+# What the delivery guarantee stands on wins over the operator's settings.
+PRODUCER_RULES = {"acks": "all", "enable.idempotence": "true"}
 
 
 class _BatchInFlight:
@@ -45,11 +48,17 @@ class _BatchInFlight:
 
 
 class AtLeastOnceSink:
-    """Sends outputs and tells which source offsets are safe to commit. One thread only."""
+    """Sends outputs and tells which source offsets are safe to commit. One thread only.
 
-    def __init__(self, client_config: Mapping[str, str]) -> None:
+    Args:
+        client_config: librdkafka settings.
+        give_up: asked while the queue is full: whether to stop waiting for room.
+    """
+
+    def __init__(self, client_config: Mapping[str, str], give_up: Callable[[], bool]) -> None:
+        self._give_up = give_up
         self._producer = Producer(
-            {**PRODUCER_DEFAULTS, **for_producer(client_config)}, logger=client_logger()
+            {**PRODUCER_DEFAULTS, **for_producer(client_config), **PRODUCER_RULES}, logger=client_logger()
         )
         self._batches: deque[_BatchInFlight] = deque()
         self._errors: list[KafkaError] = []
@@ -70,16 +79,24 @@ class AtLeastOnceSink:
         """Hand one output of the open batch to the producer; blocks while its queue is full.
 
         Raises:
-            OutputLost: an earlier output was refused for good.
+            OutputTooLarge: this one is larger than the client's `message.max.bytes`; nothing was sent.
+            OutputLost: this or an earlier output was refused for good, or we are to stop and the queue
+                stays full.
         """
-        self._open.pending += 1
         while True:
             try:
                 self._producer.produce(topic, value, key, partition, self._open.acknowledge, headers=headers)
             except BufferError:
                 self._producer.poll(0.05)
                 self._raise_if_lost()
+                if self._give_up():
+                    raise OutputLost("stopped while brokers took no outputs; restart reads on") from None
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise OutputTooLarge(f"an output for {topic} is too large to send") from None
+                raise OutputLost(f"the producer failed: {error.args[0].str()}") from None
             else:
+                self._open.pending += 1
                 return
 
     def end_batch(self, positions: Mapping[int, int]) -> None:
@@ -105,6 +122,11 @@ class AtLeastOnceSink:
         while self._batches and self._batches[0].pending == 0:
             safe.update(self._batches.popleft().positions)
         return safe
+
+    def forget_partitions(self, partitions: AbstractSet[int]) -> None:
+        """Hold offsets of these partitions no longer: they are another worker's to commit."""
+        for batch in self._batches:
+            batch.positions = {p: at for p, at in batch.positions.items() if p not in partitions}
 
     def flush(self, timeout_s: float) -> bool:
         """Wait for all acknowledgements; False if the time was not enough."""

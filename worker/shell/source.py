@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from worker.shell.client_config import client_logger, for_consumer
 from worker.shell.failures import WorkerFailure
@@ -50,13 +50,15 @@ class Source:
                 "group.id": group_id,
                 "enable.auto.commit": "false",
                 "enable.auto.offset.store": "false",
-                "on_commit": _report_failed_commit,
+                "on_commit": self._note_commit,
             },
             logger=client_logger(),
         )
         self._topic = topic
         self._on_revoked = on_revoked
         self.assigned: set[int] = set()
+        self._acknowledged: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
         self._consumer.subscribe([topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose)
 
     def poll_batch(self, max_records: int, timeout_s: float) -> list[Message]:
@@ -71,21 +73,34 @@ class Source:
         batch = self._consumer.consume(1, timeout_s)
         if batch and max_records > 1:
             batch += self._consumer.consume(max_records - 1, 0.0)
-        return [record for record in batch if not self._is_error(record)]
+        # A partition can leave during the second call: what the first one read of it is its new owner's.
+        return [
+            record for record in batch if not self._is_error(record) and record.partition() in self.assigned
+        ]
 
-    def commit(self, positions: Mapping[int, int], *, wait: bool) -> None:
-        """Commit next offsets by partition; without `wait` the broker's answer is not awaited."""
+    def acknowledge(self, positions: Mapping[int, int]) -> None:
+        """Note next offsets by partition up to which every output is safe: they may be committed now."""
+        self._acknowledged |= {p: offset for p, offset in positions.items() if p in self.assigned}
+
+    def commit(self, *, wait: bool) -> None:
+        """Commit what is acknowledged and not committed yet; what fails is tried again by the next call.
+
+        Raises:
+            KafkaException: with `wait`, the commit failed; without, failures are logged.
+        """
         offsets = [
             TopicPartition(self._topic, partition, offset)
-            for partition, offset in positions.items()
-            if partition in self.assigned
+            for partition, offset in self._acknowledged.items()
+            if self._committed.get(partition) != offset
         ]
         if not offsets:
             return
-        if wait:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
-        else:
+        if not wait:
             self._consumer.commit(offsets=offsets, asynchronous=True)
+            return
+        for partition in self._consumer.commit(offsets=offsets, asynchronous=False) or ():
+            if partition.error is not None:
+                raise KafkaException(partition.error)
 
     def lag(self) -> dict[int, int]:
         """Records not yet read by assigned partition, from what the last fetches said; asks no broker."""
@@ -108,12 +123,26 @@ class Source:
     def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {partition.partition for partition in partitions}
         self._on_revoked(gone, False)
-        self.assigned -= gone
+        self._forget(gone)
 
     def _lose(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {partition.partition for partition in partitions}
-        self.assigned -= gone
+        self._forget(gone)
         self._on_revoked(gone, True)
+
+    def _forget(self, partitions: set[int]) -> None:
+        self.assigned -= partitions
+        for partition in partitions:
+            self._acknowledged.pop(partition, None)
+            self._committed.pop(partition, None)
+
+    def _note_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        failed = [part.partition for part in partitions if error is not None or part.error is not None]
+        if failed:
+            log.warning("commit_failed", partitions=failed, error=str(error), then="tried again")
+        for part in partitions:
+            if part.partition not in failed and part.partition in self.assigned:
+                self._committed[part.partition] = part.offset
 
     @staticmethod
     def _is_error(record: Message) -> bool:
@@ -124,11 +153,6 @@ class Source:
         if error.fatal() or error.code() in _HOPELESS:
             raise WorkerFailure(f"reading clicks failed: {error.str()}")
         return True
-
-
-def _report_failed_commit(error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-    if error is not None:
-        log.warning("commit_failed", error=error.str(), partitions=[part.partition for part in partitions])
 
 
 _HOPELESS = {
