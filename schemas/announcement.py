@@ -40,6 +40,7 @@ def decode_announcement(value: bytes) -> ModelAnnouncement:
     """Decode the value of a record of the models topic.
 
     Raises:
+        UnicodeDecodeError, RecursionError: the bytes are no JSON that can be read.
         msgspec.DecodeError: the bytes are no announcement, or one of a newer format.
     """
     announcement = _decode(value)

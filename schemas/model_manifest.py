@@ -88,6 +88,7 @@ def decode_manifest(value: bytes) -> ModelManifest:
     """Decode `manifest.json`.
 
     Raises:
+        UnicodeDecodeError, RecursionError: the bytes are no JSON that can be read.
         msgspec.DecodeError: the bytes are no manifest, or one of a newer format.
     """
     manifest = _decode(value)

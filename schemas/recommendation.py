@@ -83,6 +83,7 @@ def decode_recommendation(value: bytes) -> Recommendation:
     """Decode the value of a record of the recommendations topic.
 
     Raises:
+        UnicodeDecodeError, RecursionError: the bytes are no JSON that can be read.
         msgspec.DecodeError: the bytes are no recommendation (`msgspec.ValidationError` is one of these).
     """
     return _decode(value)

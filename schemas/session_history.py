@@ -46,6 +46,7 @@ def decode_session_history(value: bytes) -> SessionHistory:
 
     Raises:
         UnsupportedFormatError: its `format_version` is newer than `FORMAT_VERSION`.
+        UnicodeDecodeError, RecursionError: the bytes are no JSON that can be read.
         msgspec.DecodeError: the bytes are no session history.
     """
     history = _decode(value)

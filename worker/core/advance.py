@@ -91,11 +91,12 @@ class Recommender:
         if not self.register.has_room_for(model.items):
             raise CatalogueTooLargeError(f"no room for {len(model.items)} items: raise max_items")
         scorer = Scorer(model.item_matrix, self._top_k)
-        self.table.resize_hidden(model.hidden_size)  # what may fail for want of memory comes first
         numbers = self.register.numbers(model.items)
+        model_rows = np.full(len(self.register), NOTHING_KNOWN, np.int32)
+        model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)
+        self.table.resize_hidden(model.hidden_size)  # the last step that can fail; from here on all is new
         self._numbers = numbers.astype(np.int32)
-        self._model_rows = np.full(len(self.register), NOTHING_KNOWN, np.int32)
-        self._model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)
+        self._model_rows = model_rows
         self._generation += 1
         self._model = model
         self._scorer = scorer
