@@ -15,6 +15,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.local_broker import LocalBroker
+from deploy.topic_admin import create_topics
+from schemas.topics import TopicNames, topic_specs
+from tests.support.worker_process import prefixed_topics
 
 _BROKER_TESTS = Path(__file__).parent / "broker"
 _ADMIN_TIMEOUT_S = 30.0
@@ -83,6 +86,17 @@ def create_topic(admin: AdminClient) -> Iterator[CreateTopic]:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # the test deleted it itself
                     raise
+
+
+@pytest.fixture
+def topics(bootstrap: str, topic_prefix: str, admin: AdminClient) -> Iterator[TopicNames]:
+    """The five topics of one test, made as users make them: three partitions, deleted afterwards."""
+    names = prefixed_topics(topic_prefix)
+    specs = topic_specs(names, partitions=3, clicks_retention_ms=-1)
+    create_topics({"bootstrap.servers": bootstrap}, specs, replication=1)
+    yield names
+    for future in admin.delete_topics([spec.name for spec in specs]).values():
+        future.result(_ADMIN_TIMEOUT_S)
 
 
 def _wait_for_leaders(admin: AdminClient, name: str, partitions: int) -> None:

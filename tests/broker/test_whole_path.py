@@ -3,37 +3,22 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
-from confluent_kafka.admin import AdminClient
 
 from deploy.demo.shop import Shop, ShopSettings
-from deploy.topic_admin import create_topics
 from schemas.click import Click
 from schemas.model_artefact import unpack_artefact
 from schemas.recommendation import decode_recommendation
-from schemas.topics import TopicNames, topic_specs
+from schemas.topics import TopicNames
 from tests.support.kafka_io import read_records, send_clicks
 from tests.support.reference import assert_equals_reference
-from tests.support.worker_process import WorkerProcess, prefixed_topics, topic_flags
+from tests.support.worker_process import WorkerProcess, topic_flags
 
 PAST_MS = 1_760_000_000_000
 DAY_MS = 86_400_000
-
-
-@pytest.fixture
-def topics(bootstrap: str, topic_prefix: str, admin: AdminClient) -> Iterator[TopicNames]:
-    """The five topics of one test."""
-    names = prefixed_topics(topic_prefix)
-    specs = topic_specs(names, partitions=2, clicks_retention_ms=-1)
-    create_topics({"bootstrap.servers": bootstrap}, specs, replication=1)
-    yield names
-    for future in admin.delete_topics([spec.name for spec in specs]).values():
-        future.result(30)
 
 
 def shop_clicks(shop: Shop, stream: str, sessions: int, start_ms: int) -> list[Click]:

@@ -5,14 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import orjson
-import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
 
 from deploy.local_broker import LocalBroker
 from deploy.topic_admin import create_topics
@@ -33,17 +30,6 @@ QUICK_TO_MISS_A_MEMBER = ("--kafka", "session.timeout.ms=6000")
 """Kafka's default waits 45 s for a member that was killed."""
 
 ITEMS = [f"item-{number}" for number in range(500)]
-
-
-@pytest.fixture
-def topics(bootstrap: str, topic_prefix: str, admin: AdminClient) -> Iterator[TopicNames]:
-    """The five topics of one test, created as users create them and deleted afterwards."""
-    names = prefixed_topics(topic_prefix)
-    specs = topic_specs(names, partitions=3, clicks_retention_ms=-1)
-    create_topics({"bootstrap.servers": bootstrap}, specs, replication=1)
-    yield names
-    for future in admin.delete_topics([spec.name for spec in specs]).values():
-        future.result(30)
 
 
 def make_clicks(count: int, sessions: int, seed: int, items: list[str] = ITEMS) -> list[Click]:

@@ -132,10 +132,6 @@ class AtLeastOnceSink:
         """Wait for all acknowledgements; False if the time was not enough."""
         return int(self._producer.flush(timeout_s)) == 0
 
-    def forget(self) -> None:
-        """Drop what is unacknowledged, at the end of a worker that cannot wait any longer."""
-        self._producer.purge()
-
     def _raise_if_lost(self) -> None:
         if self._errors:
             raise OutputLost(f"Kafka refused an output: {self._errors[0].str()}")
