@@ -68,7 +68,7 @@ class TopicReader:
                 f"no Kafka broker answered at {self._servers} within {REACH_BROKER_S:.0f} s "
                 f"({error.args[0].str()}). Is it running, and is --bootstrap right?"
             ) from None
-        except BaseException:
+        except BaseException:  # Ctrl-C too: whoever gets no reader cannot close it
             self._consumer.close()
             raise
         self._silent_until_s = 0.0

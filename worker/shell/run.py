@@ -166,7 +166,7 @@ class Worker:
             log.info("stopping", signal=signal.Signals(self._stop_signal).name)
         leaving = threading.Thread(target=self._commit_and_close, name="leave", daemon=True)
         leaving.start()
-        leaving.join(FLUSH_S + LEAVE_S)
+        leaving.join(self._flush_s() + LEAVE_S)
         if leaving.is_alive():
             log.warning("left_without_goodbye", reason="brokers did not answer", then="read again")
 
@@ -217,13 +217,17 @@ class Worker:
 
     def _commit_all(self) -> None:
         """Bring every output to its end, as far as the time allows, and commit what is acknowledged."""
-        if not self._sink.flush(FLUSH_S):
+        if not self._sink.flush(self._flush_s()):
             log.warning("outputs_unacknowledged", records=len(self._sink), then="read again after restart")
         try:
             self._source.acknowledge(self._sink.committable())
             self._source.commit(wait=True)
         except (KafkaException, OutputLost) as error:
             log.warning("commit_failed", error=str(error), then="these clicks are answered again")
+
+    def _flush_s(self) -> float:
+        """How long to wait for acknowledgements: once asked to stop, what is left of the time for it."""
+        return min(FLUSH_S, max(self._stop_by - time.monotonic(), 0.0))
 
     def _on_revoked(self, partitions: AbstractSet[int], lost: bool) -> None:
         """Partitions leave: their sessions and gauges go with them. Runs inside `poll_batch`."""
