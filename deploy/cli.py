@@ -1,7 +1,7 @@
 """The one command `nextclick`. The only place that knows worker and training; imports them lazily.
 
-Exit codes: 0 done, 1 failed, 2 usage. A failure is one line that says what to do; `--debug` (or
-NEXTCLICK_DEBUG=1) adds the traceback.
+Exit codes: 0 done, 1 failed, 2 usage, 75 start again (a worker whose Kafka client is broken or fenced). A
+failure is one line that says what to do; `--debug` (or NEXTCLICK_DEBUG=1) adds the traceback.
 """
 
 import os
@@ -35,6 +35,7 @@ COMMANDS = {
     "train": ("deploy.commands.train:train", "Train a model from a file or from the clicks topic."),
     "evaluate": ("deploy.commands.evaluate:evaluate", "Score a model on a log by full ranking."),
     "models": ("deploy.commands.models:app", "Announce and list models."),
+    "dead-letters": ("deploy.commands.dead_letters:app", "Show what was no click; send it back repaired."),
     "schedule": ("deploy.commands.schedule:schedule", "Retrain on a calendar; announce what is not worse."),
 }
 
@@ -92,7 +93,7 @@ def run(tokens: list[str], debug: bool) -> int:
         code = 0
     except Exception as error:  # noqa: BLE001 - the outermost edge: whatever it is, one clear line and a code
         _complain(console, error, debug)
-        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+        code = EXIT_USAGE if isinstance(error, UsageError) else getattr(error, "exit_code", EXIT_FAILED)
     return code if isinstance(code, int) else 0
 
 

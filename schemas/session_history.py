@@ -4,6 +4,7 @@ It stores what the user did, never what a model made of it: the last clicks of t
 hidden state is derived from it by whichever model serves, so the record outlives every model.
 """
 
+from hashlib import blake2b
 from typing import Annotated
 
 import msgspec
@@ -17,22 +18,46 @@ MAX_HISTORY_ITEMS = 1_024
 """Far above the default of 32: what lies further back hardly moves a GRU's state."""
 
 
+EVENT_HASH_BYTES = 8
+"""A click is taken for another one by mistake once in 2^64 / 8 comparisons: never."""
+
+MAX_RECENT_EVENTS = 64
+
+
+def event_hash(event_id: str) -> bytes:
+    """What stands for an event id in a history: its BLAKE2b of `EVENT_HASH_BYTES`."""
+    return blake2b(event_id.encode(), digest_size=EVENT_HASH_BYTES).digest()
+
+
 class SessionHistory(msgspec.Struct, frozen=True):
     """The last clicks of one session, oldest first."""
 
     format_version: Annotated[int, Meta(ge=1)]
     session_id: IdText
-    items: Annotated[list[IdText], Meta(min_length=1, max_length=MAX_HISTORY_ITEMS)]
+    items: Annotated[list[IdText], Meta(max_length=MAX_HISTORY_ITEMS)]
     last_activity_ms: Annotated[int, Meta(description="event time of the latest click")]
     source_partition: Annotated[int, Meta(ge=0, description="partition of the clicks topic")]
     source_offset: Annotated[int, Meta(ge=0, description="offset of the last click that was applied")]
+    recent_events: Annotated[
+        str,
+        Meta(
+            max_length=MAX_RECENT_EVENTS * EVENT_HASH_BYTES * 2,
+            pattern="^([0-9a-f]{16})*$",
+            description="BLAKE2b-64 of the last few event ids in hex, oldest first, one after the other",
+        ),
+    ] = ""
 
 
 class UnsupportedFormatError(ValueError):
     """The record was written by a newer version: upgrade this worker before it takes over the partition."""
 
 
+class _Version(msgspec.Struct):
+    format_version: int = 0
+
+
 _decode = msgspec.json.Decoder(SessionHistory).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -49,9 +74,17 @@ def decode_session_history(value: bytes) -> SessionHistory:
         UnicodeDecodeError, RecursionError: the bytes are no JSON that can be read.
         msgspec.DecodeError: the bytes are no session history.
     """
-    history = _decode(value)
-    if history.format_version > FORMAT_VERSION:
-        raise UnsupportedFormatError(
-            f"session history of format {history.format_version}; this version reads up to {FORMAT_VERSION}"
-        )
+    try:
+        history = _decode(value)
+    except msgspec.ValidationError:
+        _refuse_newer(_decode_version(value).format_version)  # a newer format may well have another shape
+        raise
+    _refuse_newer(history.format_version)
     return history
+
+
+def _refuse_newer(format_version: int) -> None:
+    if format_version > FORMAT_VERSION:
+        raise UnsupportedFormatError(
+            f"session history of format {format_version}; this version reads up to {FORMAT_VERSION}"
+        )

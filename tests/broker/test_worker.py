@@ -72,7 +72,7 @@ def read_recommendations(bootstrap: str, topics: TopicNames, count: int) -> dict
 def test_every_recommendation_equals_a_plain_unbatched_reference(
     bootstrap: str, topic_prefix: str, topics: TopicNames, tmp_path: Path
 ) -> None:
-    folder = write_random_model(tmp_path / "m1", ITEMS, hidden_size=32, seed=1, version="m1")
+    folder = write_random_model(tmp_path / "m1", ITEMS, hidden_size=128, seed=1, version="m1")
     announce(bootstrap, topics, folder, "m1")
     clicks = make_clicks(2_000, sessions=150, seed=1)
     with WorkerProcess(bootstrap, topic_prefix) as worker:

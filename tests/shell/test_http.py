@@ -1,5 +1,6 @@
 """The worker's HTTP side, over real sockets."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
 
 from worker.shell.failures import CannotStart
-from worker.shell.http import Probe, StatusServer
+from worker.shell.http import MAX_HEAD_BYTES, MAX_REQUESTS, Probe, StatusServer
 
 
 @pytest.fixture
@@ -139,3 +140,74 @@ def test_a_client_that_breaks_off_is_one_log_line_and_no_traceback(
     assert [line["event"] for line in lines] == ["http_request_failed"]
     assert "ConnectionResetError" in lines[0]["error"]
     assert capfd.readouterr().err == ""
+
+
+def read_all(client: socket.socket) -> bytes:
+    """What the server sends until it closes; a reset, for what it did not read, ends it too."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(65_536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def test_beyond_so_many_requests_at_a_time_one_is_refused_at_once(server: StatusServer) -> None:
+    address = ("127.0.0.1", server.port)
+    with contextlib.ExitStack() as open_clients:
+        for _ in range(MAX_REQUESTS):
+            open_clients.enter_context(socket.create_connection(address, timeout=5))
+        with socket.create_connection(address, timeout=5) as refused:
+            assert read_all(refused).startswith(b"HTTP/1.0 503 ")
+    wait_until_answers(server.port)
+
+
+def wait_until_answers(port: int) -> None:
+    """Until clients that left have given their places back; fails after ten seconds."""
+    deadline_s = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(OSError):  # refused with a reset, for it had sent its request already
+            if Answer(port, "/healthz").status == 200:
+                return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_many_requests_one_after_another_leave_no_place_taken(server: StatusServer) -> None:
+    for number in range(3 * MAX_REQUESTS):
+        path = ("/healthz", "/readyz", "/unknown")[number % 3]
+        assert Answer(server.port, path).status in {200, 404} or path == "/readyz"
+    wait_until_answers(server.port)
+
+
+def test_a_client_that_dawdles_is_cut_off(registry: CollectorRegistry) -> None:
+    server = StatusServer("127.0.0.1", 0, registry, {}, max_request_s=0.2)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\n")  # and never the end of the headers
+        assert read_all(client) == b""
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET /" + b"a" * (MAX_HEAD_BYTES - 5), 414),
+        (b"GET /healthz" + b" " * MAX_HEAD_BYTES, 414),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * MAX_HEAD_BYTES, 431),
+        (b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * (MAX_HEAD_BYTES // 6), 431),
+        (b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 101, 431),
+    ],
+)
+def test_a_head_that_does_not_end_is_refused(server: StatusServer, request_head: bytes, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        # No more than the server reads, or its answer would be lost in a reset.
+        client.sendall(request_head[:MAX_HEAD_BYTES])
+        assert read_all(client).startswith(f"HTTP/1.0 {status} ".encode())
+    assert Answer(server.port, "/healthz").status == 200
+
+
+def test_a_head_just_within_the_bound_is_answered(server: StatusServer) -> None:
+    start, end = b"GET /healthz HTTP/1.1\r\nX: ", b"\r\n\r\n"
+    head = start + b"a" * (MAX_HEAD_BYTES - len(start) - len(end)) + end
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        client.sendall(head)
+        assert read_all(client).startswith(b"HTTP/1.0 200 ")

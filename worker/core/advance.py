@@ -12,12 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.recommendation import Source
-from worker.core.item_register import ItemRegister
+from worker.core.hidden_states import rounded
+from worker.core.item_register import UNREGISTERED, ItemRegister
 from worker.core.popularity import PopularItems, Ranking
-from worker.core.quality import NOTHING_PUBLISHED, Judgement, PublishedTable
+from worker.core.quality import NOTHING_JUDGED, NOTHING_PUBLISHED, Judgement, PublishedTable
 from worker.core.scoring import Scorer
+from worker.core.session_index import NO_ROW
 from worker.core.session_model import SessionModel
-from worker.core.session_table import NOTHING_KNOWN, SessionTable
+from worker.core.session_table import (
+    CONTINUES,
+    DUPLICATE,
+    GENERATIONS,
+    NOTHING_KNOWN,
+    REPLAYED,
+    STARTS,
+    Kept,
+    SessionTable,
+)
 from worker.core.step import gru_step, session_query
 from worker.core.waves import split_into_waves
 
@@ -29,6 +40,8 @@ class Batch(NamedTuple):
     item_ids: list[str]
     timestamps_ms: list[int]
     partitions: list[int]
+    offsets: list[int]
+    event_hashes: list[bytes]  # EVENT_HASH_BYTES each
     now_ms: int  # wall clock; bounds the watermark
 
 
@@ -40,10 +53,30 @@ class Answer(NamedTuple):
     source: Source
 
 
-class Advanced(NamedTuple):
-    """What came of a batch: one answer per click, in order, and how the clicks did against earlier ones."""
+class History(NamedTuple):
+    """What the changelog shall hold of a session."""
 
-    answers: list[Answer]
+    items: list[str]  # item ids, oldest first; those that the register had no room for are missing
+    last_activity_ms: int
+    source_offset: int
+    event_hashes: bytes
+
+
+class SessionChange(NamedTuple):
+    """A session that is not as the changelog has it; `history` is None where it has ended."""
+
+    partition: int
+    session_id: str
+    history: History | None
+
+
+class Advanced(NamedTuple):
+    """What came of a batch: per click, in order, its answer (None for a duplicate), and how the clicks did
+    against earlier answers.
+    """
+
+    answers: list[Answer | None]
+    applied: int  # clicks that were neither duplicates nor replayed
     judgement: Judgement
 
 
@@ -54,21 +87,16 @@ class CatalogueTooLargeError(ValueError):
 class Recommender:
     """Advances sessions and answers clicks with the serving model, or with popular items.
 
-    Not thread-safe: one thread calls `adopt`, `advance` and `forget_partitions`.
+    Not thread-safe: one thread calls it, and its table.
     """
 
     def __init__(
-        self,
-        table: SessionTable,
-        register: ItemRegister,
-        popular: PopularItems,
-        published: PublishedTable,
-        top_k: int,
+        self, table: SessionTable, register: ItemRegister, popular: PopularItems, top_k: int
     ) -> None:
         self.table = table
         self.register = register
         self._popular = popular
-        self._published = published
+        self._published = PublishedTable(table.published, table.published_by_model)
         self._top_k = top_k
         self._generation = 0
         self._model: SessionModel | None = None
@@ -94,63 +122,142 @@ class Recommender:
         numbers = self.register.numbers(model.items)
         model_rows = np.full(len(self.register), NOTHING_KNOWN, np.int32)
         model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)
-        self.table.resize_hidden(model.hidden_size)  # the last step that can fail; from here on all is new
+        if self.table.hidden.width != model.hidden_size:
+            self.table.hidden.resize(
+                model.hidden_size
+            )  # the last step that can fail; from here on all is new
         self._numbers = numbers.astype(np.int32)
         self._model_rows = model_rows
-        self._generation += 1
+        self._generation = (self._generation + 1) % GENERATIONS
         self._model = model
         self._scorer = scorer
 
     @torch.inference_mode()
     def advance(self, batch: Batch) -> Advanced:
-        """Apply the clicks to their sessions, in order, and answer each."""
+        """Apply the clicks to their sessions, in order, and answer each.
+
+        What the table was before can be had back until the next call: `table.rollback`.
+        """
         table = self.table
+        table.begin()
         rows: list[int] = []
-        fresh: list[bool] = []
+        kinds: list[int] = []
         watermarks: list[int] = []
-        for session_id, timestamp_ms, partition in zip(
-            batch.session_ids, batch.timestamps_ms, batch.partitions, strict=True
+        for partition, session_id, event_hash, offset, timestamp_ms in zip(
+            batch.partitions,
+            batch.session_ids,
+            batch.event_hashes,
+            batch.offsets,
+            batch.timestamps_ms,
+            strict=True,
         ):
-            row, starts = table.touch(session_id, timestamp_ms, partition, batch.now_ms)
+            row, kind = table.touch(partition, session_id, event_hash, offset, timestamp_ms, batch.now_ms)
             rows.append(row)
-            fresh.append(starts)
+            kinds.append(kind)
             watermarks.append(table.watermark_ms)
-        numbers = self.register.numbers(batch.item_ids)
-        rankings = self._popular.count(numbers, watermarks, len(self.register))
-        row_of, starts_at = np.array(rows), np.array(fresh)
-        states, last_items = self._advance_waves(row_of, starts_at, numbers)
+        kind_of = np.array(kinds)
+        answered = np.flatnonzero(kind_of != DUPLICATE)
+        if not len(answered):
+            return Advanced([None] * len(rows), 0, NOTHING_JUDGED)
+        numbers = self._numbers_of(batch.item_ids, kind_of)
+        answers, judgement = self._answer_clicks(
+            np.array(rows)[answered], kind_of[answered], numbers[answered], np.array(watermarks)[answered]
+        )
+        found: list[Answer | None] = [None] * len(rows)
+        for at, answer in zip(answered.tolist(), answers, strict=True):
+            found[at] = answer
+        return Advanced(found, int(np.sum(kind_of < REPLAYED)), judgement)
+
+    def changes(self) -> list[SessionChange]:
+        """The sessions that the changelog has to learn of, by their last change."""
+        changed = self.table.changes()
+        histories = map(self._history, self.table.kept([row for *_, row in changed if row != NO_ROW]))
+        return [
+            SessionChange(partition, session_id, None if row == NO_ROW else next(histories))
+            for partition, session_id, row in changed
+        ]
+
+    def restore(self, change: SessionChange) -> None:
+        """Take up what the changelog says of a session. Between batches, in the order of the changelog."""
+        if change.history is None:
+            self.table.restore_end(change.partition, change.session_id)
+            return
+        items, last_activity_ms, source_offset, event_hashes = change.history
+        number = self.register.number
+        kept = Kept([number(item) for item in items], last_activity_ms, source_offset, event_hashes)
+        self.table.restore(change.partition, change.session_id, kept)
+
+    def _history(self, kept: Kept) -> History:
+        item_id = self.register.item_id
+        items = [item_id(number) for number in kept.items if number != UNREGISTERED]
+        return History(items, kept.last_activity_ms, kept.source_offset, kept.event_hashes)
+
+    def _numbers_of(self, item_ids: list[str], kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Item numbers int64[n]; clicks that are not applied register nothing and count as UNREGISTERED."""
+        applied = np.flatnonzero((kinds == STARTS) | (kinds == CONTINUES))
+        if len(applied) == len(item_ids):
+            return self.register.numbers(item_ids)
+        numbers = np.full(len(item_ids), UNREGISTERED, np.int64)
+        numbers[applied] = self.register.numbers([item_ids[at] for at in applied.tolist()])
+        return numbers
+
+    def _answer_clicks(
+        self,
+        rows: NDArray[np.int64],
+        kinds: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        watermarks_ms: NDArray[np.int64],
+    ) -> tuple[list[Answer], Judgement]:
+        """Advance the sessions in these rows by their clicks and answer each, in order."""
+        fresh, applied = kinds == STARTS, kinds != REPLAYED
+        rankings = self._rankings(numbers, applied, watermarks_ms)
+        states, last_items = self._advance_waves(rows, fresh, applied, numbers)
         by_model = last_items != NOTHING_KNOWN
         answers, recommended = self._answer(states, last_items, by_model, rankings)
-        judgement = self._published.judge(row_of, starts_at, numbers, recommended, by_model)
-        return Advanced(answers, judgement)
+        return answers, self._published.judge(rows, fresh, applied, numbers, recommended, by_model)
+
+    def _rankings(
+        self, numbers: NDArray[np.int64], applied: NDArray[np.bool_], watermarks_ms: NDArray[np.int64]
+    ) -> list[Ranking]:
+        """The popular items at each click; a replayed click has been counted before."""
+        in_force = [self._popular.ranking]
+        in_force += self._popular.count(numbers[applied], watermarks_ms[applied].tolist(), len(self.register))
+        return [in_force[count] for count in np.cumsum(applied).tolist()]
 
     def _advance_waves(
-        self, rows: NDArray[np.int64], fresh: NDArray[np.bool_], numbers: NDArray[np.int64]
+        self,
+        rows: NDArray[np.int64],
+        fresh: NDArray[np.bool_],
+        applied: NDArray[np.bool_],
+        numbers: NDArray[np.int64],
     ) -> tuple[Tensor, NDArray[np.int32]]:
         """Hidden state [n, H] and last known item int32[n] of each click's session right after the click."""
         table = self.table
-        clicked = self._rows_in_model(numbers)
-        states = torch.empty(len(rows), table.hidden.shape[1])
+        clicked = np.where(applied, self._rows_in_model(numbers), NOTHING_KNOWN)
+        states = torch.empty(len(rows), table.hidden.width)
         last_items = np.empty(len(rows), np.int32)
         for wave in split_into_waves(rows.tolist()):
             at = rows[wave]
             table.reset(at[fresh[wave]], self._generation)
             self._refresh_stale(at)
-            self._step(at, clicked[wave])
-            table.append(at, numbers[wave])
-            states[torch.from_numpy(wave)] = table.hidden[torch.from_numpy(at)]
+            states[torch.from_numpy(wave)] = self._step(at, clicked[wave])
+            table.append(at[applied[wave]], numbers[wave][applied[wave]])
             last_items[wave] = table.last_item[at]
         return states, last_items
 
-    def _step(self, rows: NDArray[np.int64], clicked: NDArray[np.int32]) -> None:
-        """Advance the rows whose clicked item the model knows; the others stay as they are."""
+    def _step(self, rows: NDArray[np.int64], clicked: NDArray[np.int32]) -> Tensor:
+        """Advance the rows whose clicked item the model knows, the others stay; the states [n, H] then."""
+        hidden = self.table.hidden
+        states = hidden.load(rows)
         known = clicked != NOTHING_KNOWN
         if self._model is None or not known.any():
-            return
-        at, items = torch.from_numpy(rows[known]), torch.from_numpy(clicked[known])
-        hidden = self.table.hidden
-        hidden[at] = gru_step(self._model.cell, self._model.embedding[items], hidden[at])
+            return states
+        at, items = torch.from_numpy(known), torch.from_numpy(clicked[known])
+        stepped = gru_step(self._model.cell, self._model.embedding[items], states[at])
+        hidden.store(rows[known], stepped)
         self.table.last_item[rows[known]] = clicked[known]
+        states[at] = stepped
+        return states
 
     def _refresh_stale(self, rows: NDArray[np.int64]) -> None:
         """Re-encode, from their histories, the rows that another model (or none) computed."""
@@ -159,7 +266,7 @@ class Recommender:
             return
         items, counts = self.table.histories(stale)
         hidden, last_items = _encode(self._model, self._rows_in_model(items), counts)
-        self.table.hidden[torch.from_numpy(stale)] = hidden
+        self.table.hidden.store(stale, hidden)
         self.table.last_item[stale] = last_items
         self.table.generation[stale] = self._generation
         self.reencoded += len(stale)
@@ -236,6 +343,6 @@ def _encode(
         rows = longest_first[: int((lengths > step).sum())]
         clicked = items[rows, known[rows, step]]
         at = torch.from_numpy(rows)
-        hidden[at] = gru_step(model.cell, model.embedding[torch.from_numpy(clicked)], hidden[at])
+        hidden[at] = rounded(gru_step(model.cell, model.embedding[torch.from_numpy(clicked)], hidden[at]))
         last_items[rows] = clicked
     return hidden, last_items

@@ -26,7 +26,11 @@ class Ranking(NamedTuple):
 
 
 class PopularItems:
-    """Decayed click counts by item number, and their ranking as of the last refresh."""
+    """Decayed click counts by item number.
+
+    Attributes:
+        ranking: as of the last refresh.
+    """
 
     def __init__(self, top_k: int, half_life_ms: int) -> None:
         self._top_k = top_k
@@ -37,14 +41,14 @@ class PopularItems:
         self._pending_ms: list[int] = []  # and when they came
         self._next_refresh = 1
         self._decayed_to_ms = 0
-        self._ranking = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
+        self.ranking = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
 
     def count(self, items: NDArray[np.int64], event_time_ms: list[int], numbers_in_use: int) -> list[Ranking]:
         """Count clicks, in order.
 
         Args:
             items: int64[n], item numbers; `UNREGISTERED` is counted but never ranked.
-            event_time_ms: the event-time watermark at each click, not falling.
+            event_time_ms: the event-time watermark at each click; it falls only where a batch was taken back.
             numbers_in_use: all numbers lie below it.
 
         Returns:
@@ -57,11 +61,11 @@ class PopularItems:
             self._pending_items.append(items[start : start + taken])
             self._pending_ms += event_time_ms[start : start + taken]
             self._clicks += taken
-            rankings += [self._ranking] * (taken - 1)
+            rankings += [self.ranking] * (taken - 1)
             if self._clicks == self._next_refresh:
-                self._refresh(event_time_ms[start + taken - 1])
+                self._refresh()
                 self._next_refresh += min(max(self._clicks // REFRESH_SHARE, 1), REFRESH_AFTER_AT_MOST)
-            rankings.append(self._ranking)
+            rankings.append(self.ranking)
         return rankings
 
     def _grow(self, size: int) -> None:
@@ -70,7 +74,9 @@ class PopularItems:
             grown[: len(self._weights)] = self._weights
             self._weights = grown
 
-    def _refresh(self, now_ms: int) -> None:
+    def _refresh(self) -> None:
+        # A batch that was taken back may have been ahead of this click; weights only ever shrink.
+        now_ms = max(self._decayed_to_ms, *self._pending_ms)
         if self._decayed_to_ms:
             self._weights *= 0.5 ** ((now_ms - self._decayed_to_ms) / self._half_life_ms)
         ages_ms = now_ms - np.array(self._pending_ms)
@@ -79,7 +85,7 @@ class PopularItems:
         self._decayed_to_ms = now_ms
         self._weights[UNREGISTERED] = 0.0
         best = self._heaviest()
-        self._ranking = Ranking(best, self._weights[best].astype(np.float32))
+        self.ranking = Ranking(best, self._weights[best].astype(np.float32))
 
     def _heaviest(self) -> NDArray[np.int64]:
         """Numbers of the k heaviest items, heaviest first; of equal ones those that were seen first."""

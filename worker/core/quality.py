@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.recommendation import Source
+from worker.core.item_register import UNREGISTERED
 
-NOTHING_PUBLISHED = -1
+NOTHING_PUBLISHED = UNREGISTERED
+"""Fills up answers of fewer than k items: the number of no item that is ever recommended."""
 
 
 class Judgement(NamedTuple):
@@ -22,21 +24,30 @@ class Judgement(NamedTuple):
     reciprocal_ranks: dict[Source, float]
 
 
+NOTHING_JUDGED = Judgement(
+    {"model": 0, "popular": 0}, {"model": 0, "popular": 0}, {"model": 0.0, "popular": 0.0}
+)
+
+
 class PublishedTable:
     """What was last published to the session in each row. N = `max_sessions`, k = `top_k`.
 
     Items are item numbers, so a recommendation can be judged after the model that made it is gone.
+
+    Args:
+        items: int32 [N, k], NOTHING_PUBLISHED everywhere at first; it is the session table's.
+        by_model: uint8 [N], as well.
     """
 
-    def __init__(self, max_sessions: int, top_k: int) -> None:
-        self._items = np.full((0, top_k), NOTHING_PUBLISHED, np.int32)
-        self._by_model = np.zeros(0, np.bool_)
-        self._max_sessions = max_sessions
+    def __init__(self, items: NDArray[np.int32], by_model: NDArray[np.uint8]) -> None:
+        self._items = items
+        self._by_model = by_model
 
     def judge(
         self,
         rows: NDArray[np.int64],
         fresh: NDArray[np.bool_],
+        counts: NDArray[np.bool_],
         clicked: NDArray[np.int64],
         answers: NDArray[np.int32],
         by_model: NDArray[np.bool_],
@@ -46,12 +57,12 @@ class PublishedTable:
         Args:
             rows: int64[n], table row of each click, in order.
             fresh: bool[n], the session starts with this click: nothing was published to it.
+            counts: bool[n], False for a click that was judged before.
             clicked: int64[n], item numbers.
             answers: int32[n, k], item numbers that answer each click, best first, NOTHING_PUBLISHED behind.
             by_model: bool[n], whether a model made the answer.
         """
-        self._grow(int(np.max(rows)) + 1)
-        before, before_by_model = self._items[rows], self._by_model[rows]
+        before, before_by_model = self._items[rows], self._by_model[rows] != 0
         order = np.argsort(rows, kind="stable")
         follows = rows[order[1:]] == rows[order[:-1]]
         later, earlier = order[1:][follows], order[:-1][follows]
@@ -59,16 +70,8 @@ class PublishedTable:
         last = np.append(~follows, True)  # of its row in this batch
         self._items[rows[order[last]]] = answers[order[last]]
         self._by_model[rows[order[last]]] = by_model[order[last]]
-        return _compare(before, before_by_model, ~fresh & (before[:, 0] != NOTHING_PUBLISHED), clicked)
-
-    def _grow(self, rows: int) -> None:
-        have = len(self._items)
-        if rows > have:
-            size = min(max(rows, 2 * have, 1_024), self._max_sessions)
-            items = np.full((size, self._items.shape[1]), NOTHING_PUBLISHED, np.int32)
-            items[:have] = self._items
-            self._items = items
-            self._by_model = np.append(self._by_model, np.zeros(size - have, np.bool_))
+        judged = counts & ~fresh & (before[:, 0] != NOTHING_PUBLISHED)
+        return _compare(before, before_by_model, judged, clicked)
 
 
 def _compare(
@@ -77,7 +80,7 @@ def _compare(
     judged: NDArray[np.bool_],
     clicked: NDArray[np.int64],
 ) -> Judgement:
-    matches = (published == clicked[:, None]) & judged[:, None]
+    matches = (published == clicked[:, None]) & (judged & (clicked != UNREGISTERED))[:, None]
     hit = matches.any(axis=1)
     reciprocal = np.where(hit, 1.0 / (matches.argmax(axis=1) + 1), 0.0)
     sources: dict[Source, NDArray[np.bool_]] = {"model": by_model, "popular": ~by_model}

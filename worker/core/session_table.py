@@ -1,105 +1,233 @@
 """The session table: which sessions are live, what they clicked last, and their hidden states.
 
-Rows are preallocated arrays; the operating system backs most of them with memory only once they are touched,
-so an empty table of a million sessions costs few megabytes. The index gives a session's row and, by its
-order, the session that was active least recently.
+Rows are preallocated; the operating system backs them with memory only once they are touched, so an empty
+table of a million sessions costs few megabytes. What is known of a session beside its hidden state lies in
+one record, so that taking a copy of it before a batch changes it is one slice.
 
 Rules:
-- At most `max_sessions` live; the least recently active one goes first.
+- A session belongs to the partition that its clicks come from; partitions know nothing of each other. So
+  what a session is answered does not depend on which partitions its worker has.
+- At most `max_sessions` live; the least recently active one goes first: of the sessions that stand first in
+  their partitions, the one with the earliest last activity.
 - A session ends when it had no click for `idle_timeout_ms` of event time: its row is freed once the watermark
   of its partition (the latest event time seen there, never ahead of the wall clock) says so, and a click that
-  comes so long after the last one finds a fresh session.
+  comes so long after the last one finds a fresh session, that knows no events of the former one. One whose
+  click leaves it idle for longer than that already is the next to be freed.
+- A click at or before the source offset of its session has been applied before: it is `REPLAYED`. One whose
+  event is among the last few of its session is a `DUPLICATE`. Neither changes anything.
 - Hidden rows are a cache of the histories. A row whose `generation` is not the model's is stale.
+- `rollback` takes the table back to the last `begin`; only hidden rows do not come back, they become stale.
 
 `touch` decides about rows click by click and `reset` empties them wave by wave: within one batch, a row can
 be taken from a session whose earlier clicks still have to be answered.
 """
 
-from array import array
-from collections import OrderedDict
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from schemas.session_history import EVENT_HASH_BYTES
+from worker.core.hidden_states import HiddenStates
+from worker.core.session_index import NO_ROW, SessionIndex
 
 NO_GENERATION = -1
+GENERATIONS = 2**15
+"""Generations are counted modulo this; a row that sleeps through exactly so many models does not exist."""
+
 NOTHING_KNOWN = -1
+
+STARTS, CONTINUES, REPLAYED, DUPLICATE = range(4)
+"""What a click is to its session; below REPLAYED it is applied."""
+
+
+class Change(NamedTuple):
+    """A session that is not as the changelog has it; `row` is NO_ROW where it has ended."""
+
+    partition: int
+    session_id: str
+    row: int
+
+
+class Kept(NamedTuple):
+    """What the table knows of a live session, for the changelog."""
+
+    items: list[int]  # item numbers, oldest first
+    last_activity_ms: int
+    source_offset: int
+    event_hashes: bytes  # of the last few events, EVENT_HASH_BYTES each, oldest first
+
+
+@dataclass
+class TableCounts:
+    """What happened since the start, without what was rolled back."""
+
+    late_clicks: int = 0
+    """Clicks that were older than their session's latest; applied."""
+    evicted: int = 0
+    """Sessions that went because the table was full."""
+    expired: int = 0
+    """Sessions that went because they were idle."""
+    replayed: int = 0
+    """Clicks that had been applied before."""
+    duplicates: int = 0
+    """Clicks whose event was among the last few of their session."""
+
+
+class _Partition:
+    """The sessions of one partition, least recently active first, as a list linked through the rows."""
+
+    __slots__ = ("first", "index", "last", "watermark_ms")
+
+    def __init__(self, ids: list[str]) -> None:
+        self.index = SessionIndex(ids)
+        self.first = NO_ROW
+        self.last = NO_ROW
+        self.watermark_ms = 0
+
+
+class _Moved(NamedTuple):
+    """A session went to the end of its partition, or to its front."""
+
+    partition: int
+    session_id: str
+    row: int
+    before: int  # the row that stood before it
+
+
+class _Added(NamedTuple):
+    partition: int
+    session_id: str
+    row: int
+
+
+class _Dropped(NamedTuple):
+    """The first session of its partition went."""
+
+    partition: int
+    session_id: str
+    row: int
 
 
 class SessionTable:
-    """Rows of live sessions. N = `max_sessions`, L = `history_length`, H = hidden size.
+    """Rows of live sessions. N = `max_sessions`, L = `history_length`, k = `top_k`.
 
     Attributes:
-        hidden: float32 [N, H], zero rows for fresh sessions; [N, 0] until a model serves.
-        generation: int32 [N], of the model that computed the hidden row.
+        hidden: the hidden states; rows of fresh sessions are zero.
+        generation: int16 [N], of the model that computed the hidden row.
         last_item: int32 [N], row in the catalogue of the last item that the model knew, or NOTHING_KNOWN.
-        late_clicks: clicks that were older than their session's latest.
-        evicted: sessions that went because the table was full.
-        expired: sessions that went because they were idle.
+        published: int32 [N, k], item numbers of the last answer, best first, 0 behind; and
+        published_by_model: uint8 [N], whether a model made it. Both are the business of `quality`.
+        watermark_ms: the latest event time seen anywhere.
+        counts: what happened so far.
     """
 
-    def __init__(self, max_sessions: int, history_length: int, idle_timeout_ms: int) -> None:
+    def __init__(
+        self,
+        max_sessions: int,
+        history_length: int,
+        idle_timeout_ms: int,
+        duplicate_window: int = 8,
+        top_k: int = 20,
+    ) -> None:
         self._max_sessions = max_sessions
         self._history_length = history_length
         self._idle_timeout_ms = idle_timeout_ms
-        self._index: OrderedDict[str, int] = OrderedDict()
-        self._free: list[int] = []
-        self._rows_used = 0
-        self._last_activity_ms = array("q", bytes(8 * max_sessions))
-        self._partition = array("i", bytes(4 * max_sessions))
-        self._history = np.zeros((max_sessions, history_length), np.int32)
-        self._clicks = np.zeros(max_sessions, np.int64)
-        self.hidden = _zeros(max_sessions, 0)
-        self.generation = np.zeros(max_sessions, np.int32)
-        self.last_item = np.zeros(max_sessions, np.int32)
-        self._watermarks_ms: dict[int, int] = {}
+        self._events = duplicate_window
+        records = np.zeros(max_sessions, _record_type(history_length, duplicate_window, top_k))
+        self._raw = records.view(np.uint8).data
+        self._record_bytes = records.dtype.itemsize
+        self._events_at = _offset_of(records, "event_hashes")
+        self._last_activity_ms = records["last_activity_ms"].data
+        self._source_offset = records["source_offset"].data
+        self._seen = records["seen"].data
+        self._history = records["history"]
+        self._clicks = records["clicks"]
+        self.generation = records["generation"]
+        self.last_item = records["last_item"]
+        self.published = records["published"]
+        self.published_by_model = records["published_by_model"]
+        self.hidden = HiddenStates(max_sessions)
+        self._ids: list[str] = []  # session id by row
+        self._next = np.zeros(max_sessions, np.int32).data  # of the same partition, or the next free row
+        self._before = np.zeros(max_sessions, np.int32).data
+        self._free = NO_ROW
+        self._live = 0
+        self._partitions: dict[int, _Partition] = {}
         self.watermark_ms = 0
-        self.late_clicks = 0
-        self.evicted = 0
-        self.expired = 0
+        self.counts = TableCounts()
+        self._owed: dict[tuple[int, str], None] = {}  # changes that came outside of a batch
+        self._owed_are_told = False
+        self.begin()
 
     def __len__(self) -> int:
         """How many sessions are live."""
-        return len(self._index)
+        return self._live
 
-    def __contains__(self, session_id: str) -> bool:
-        """Whether the session is live."""
-        return session_id in self._index
+    def row(self, partition: int, session_id: str) -> int:
+        """The row of a session, or NO_ROW if it is not live."""
+        found = self._partitions.get(partition)
+        return NO_ROW if found is None else found.index.get(session_id)
 
-    def touch(self, session_id: str, timestamp_ms: int, partition: int, now_ms: int) -> tuple[int, bool]:
-        """The row for the next click of a session, and whether the session starts with it.
+    def begin(self) -> None:
+        """What changed up to now is settled: `changes` and `rollback` start from here."""
+        if self._owed_are_told:
+            self._owed.clear()
+            self._owed_are_told = False
+        self._journal: list[_Moved | _Added | _Dropped] = []
+        self._images: dict[int, bytes] = {}  # records as they were before this batch
+        self._watermarks_before = {p: partition.watermark_ms for p, partition in self._partitions.items()}
+        self._watermark_before_ms = self.watermark_ms
+        self._counts_before = replace(self.counts)
+        self._in_batch = True
+
+    def touch(
+        self, partition: int, session_id: str, event_hash: bytes, offset: int, timestamp_ms: int, now_ms: int
+    ) -> tuple[int, int]:
+        """The row for the next click of a session, and what the click is to it.
 
         An event time ahead of the wall clock counts as now: it would keep the session, and all that wait
-        behind it to be freed, for as long as it is ahead. A row that is said to be fresh still holds its
-        former session until `reset`.
+        behind it to be freed, for as long as it is ahead. A row whose session `STARTS` still holds its former
+        session until `reset`.
+
+        Args:
+            partition: of the clicks topic, as `offset`.
+            session_id: of the click.
+            event_hash: EVENT_HASH_BYTES that stand for the event id.
+            offset: the click's place in the partition.
+            timestamp_ms: event time.
+            now_ms: wall clock.
         """
+        of = self._partitions.get(partition) or self._take_up(partition)
+        row = of.index.get(session_id)
+        if row != NO_ROW:
+            if offset <= self._source_offset[row]:
+                self._keep_image(row)  # its answer will be noted there as published
+                self.counts.replayed += 1
+                return row, REPLAYED
+            if event_hash in self._event_ring(row):
+                self.counts.duplicates += 1
+                return row, DUPLICATE
         timestamp_ms = min(timestamp_ms, now_ms)
-        self.watermark_ms = max(self.watermark_ms, timestamp_ms)
-        # Apart for each partition: one that lags, or is replayed, must not find its sessions long expired.
-        self._watermarks_ms[partition] = max(self._watermarks_ms.get(partition, 0), timestamp_ms)
-        self._expire()
-        row = self._index.get(session_id)
-        if row is None:
-            row = self._claim_row()
-            self._index[session_id] = row
-            self._last_activity_ms[row] = timestamp_ms
-            self._partition[row] = partition
-            return row, True
-        self._index.move_to_end(session_id)
-        idle_ms = timestamp_ms - self._last_activity_ms[row]
-        if idle_ms < 0:
-            self.late_clicks += 1
+        self._advance_time(of, timestamp_ms)
+        if self._expire(partition, of) and row != NO_ROW:
+            row = of.index.get(session_id)
+        starts = row == NO_ROW
+        if starts:
+            row = self._add(partition, of, session_id, timestamp_ms)
         else:
-            self._last_activity_ms[row] = timestamp_ms
-        self._partition[row] = partition
-        return row, idle_ms > self._idle_timeout_ms
+            starts = self._continue(partition, of, session_id, row, timestamp_ms)
+        self._source_offset[row] = offset
+        self._note_event(row, event_hash)
+        return row, STARTS if starts else CONTINUES
 
     def reset(self, rows: NDArray[np.int64], generation: int) -> None:
         """Empty the rows: no history, hidden state zero and up to date."""
         self._clicks[rows] = 0
-        self.hidden[torch.from_numpy(rows)] = 0.0
+        self.hidden.zero(rows)
         self.last_item[rows] = NOTHING_KNOWN
         self.generation[rows] = generation
 
@@ -110,50 +238,290 @@ class SessionTable:
 
     def histories(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Item numbers int32[n, L], oldest first, padded behind; and their counts int64[n]."""
-        counts = np.minimum(self._clicks[rows], self._history_length)
-        start = self._clicks[rows] - counts
-        positions = (start[:, None] + np.arange(self._history_length)) % self._history_length
+        clicks = self._clicks[rows].astype(np.int64)
+        counts = np.minimum(clicks, self._history_length)
+        positions = ((clicks - counts)[:, None] + np.arange(self._history_length)) % self._history_length
         return self._history[rows[:, None], positions], counts
 
-    def history(self, session_id: str) -> list[int]:
-        """Item numbers of a live session, oldest first."""
-        items, counts = self.histories(np.array([self._index[session_id]]))
-        return [int(item) for item in items[0, : counts[0]]]
+    def changes(self) -> list[Change]:
+        """Sessions that changed since `begin`, and those that went outside of a batch; last change last."""
+        changed = dict(self._owed)
+        self._owed_are_told = True
+        for entry in self._journal:
+            key = (entry.partition, entry.session_id)
+            changed.pop(key, None)
+            changed[key] = None
+        return [
+            Change(partition, session_id, self.row(partition, session_id))
+            for partition, session_id in changed
+        ]
 
-    def resize_hidden(self, hidden_size: int) -> None:
-        """Make room for states of another width; contents are lost, which is what staleness is for."""
-        if self.hidden.shape[1] != hidden_size:
-            self.hidden = _zeros(self._max_sessions, hidden_size)
+    def kept(self, rows: list[int]) -> Iterator[Kept]:
+        """What is known of the sessions in these rows."""
+        items, counts = self.histories(np.array(rows, np.int64))
+        for row, numbers, count in zip(rows, items.tolist(), counts.tolist(), strict=True):
+            yield Kept(
+                numbers[:count], self._last_activity_ms[row], self._source_offset[row], self._last_events(row)
+            )
+
+    def restore(self, partition: int, session_id: str, kept: Kept) -> None:
+        """Take up a session as the changelog has it; a later record of the same session replaces it.
+
+        Records must come in the order of the changelog, which is that of the sessions' last activity. Where
+        the table is full the least recently active session goes, and `changes` tells of it.
+        """
+        self._leave_batch()
+        of = self._partitions.get(partition) or self._take_up(partition)
+        self._advance_time(of, kept.last_activity_ms)
+        if (row := of.index.get(session_id)) != NO_ROW:
+            self._unlink(of, row)
+            self._release(of, session_id, row)
+        row = self._add(partition, of, session_id, kept.last_activity_ms)
+        items = kept.items[-self._history_length :]
+        self._history[row, : len(items)] = items
+        self._clicks[row] = len(items)
+        self.generation[row] = NO_GENERATION
+        self.last_item[row] = NOTHING_KNOWN
+        self.published[row, 0] = 0
+        self._source_offset[row] = kept.source_offset
+        for at in range(0, len(kept.event_hashes), EVENT_HASH_BYTES):
+            self._note_event(row, kept.event_hashes[at : at + EVENT_HASH_BYTES])
+        # A restored session is as the changelog has it; one that had to make room for it is not.
+        evicted = [entry for entry in self._journal if isinstance(entry, _Dropped)]
+        self._owed.update(dict.fromkeys((entry.partition, entry.session_id) for entry in evicted))
+        self._journal.clear()
+        self._images.clear()
+
+    def restore_end(self, partition: int, session_id: str) -> None:
+        """The changelog says that this session has ended."""
+        self._leave_batch()
+        of = self._partitions.get(partition)
+        if of is not None and (row := of.index.get(session_id)) != NO_ROW:
+            self._unlink(of, row)
+            self._release(of, session_id, row)
+
+    def forget_source_offsets(self, partition: int) -> None:
+        """No click of this partition has been applied before: its offsets start anew."""
+        self._leave_batch()
+        if (of := self._partitions.get(partition)) is not None:
+            for row in of.index.rows():
+                self._source_offset[row] = -1
 
     def forget_partitions(self, partitions: AbstractSet[int]) -> int:
         """Drop the sessions of these partitions of the clicks topic; returns how many. Between batches."""
-        gone = [session for session, row in self._index.items() if self._partition[row] in partitions]
-        for session in gone:
-            self._free.append(self._index.pop(session))
-        for partition in partitions:
-            self._watermarks_ms.pop(partition, None)
-        return len(gone)
+        gone = 0
+        for partition in partitions & self._partitions.keys():
+            of = self._partitions.pop(partition)
+            gone += len(of.index)
+            if of.first != NO_ROW:  # the list of the partition becomes the front of the list of free rows
+                self._next[of.last] = self._free
+                self._free = of.first
+        self._live -= gone
+        self._owed = {key: None for key in self._owed if key[0] not in partitions}
+        self.begin()
+        return gone
 
-    def _expire(self) -> None:
-        while self._index:
-            session_id, row = next(iter(self._index.items()))
-            idle_ms = self._watermarks_ms[self._partition[row]] - self._last_activity_ms[row]
-            if idle_ms <= self._idle_timeout_ms:
-                return
-            del self._index[session_id]
-            self._free.append(row)
-            self.expired += 1
+    def rollback(self) -> None:
+        """Take everything back to the last `begin`; the hidden rows that changed since become stale.
 
-    def _claim_row(self) -> int:
-        if self._free:
-            return self._free.pop()
-        if self._rows_used < self._max_sessions:
-            self._rows_used += 1
-            return self._rows_used - 1
-        self.evicted += 1
-        return self._index.popitem(last=False)[1]
+        What came between two batches (`restore` and the like) is not taken back.
+        """
+        self._owed_are_told = False
+        if self._in_batch:
+            self._take_back()
+        self.begin()
+
+    def _take_back(self) -> None:
+        for row, image in self._images.items():
+            start = row * self._record_bytes
+            self._raw[start : start + self._record_bytes] = image
+            self.generation[row] = NO_GENERATION
+        for entry in reversed(self._journal):
+            self._undo(entry)
+        for partition in self._partitions.keys() - self._watermarks_before.keys():
+            del self._partitions[partition]
+        for partition, watermark_ms in self._watermarks_before.items():
+            self._partitions[partition].watermark_ms = watermark_ms
+        self.watermark_ms = self._watermark_before_ms
+        self.counts = self._counts_before
+
+    def _leave_batch(self) -> None:
+        """The batch before is settled, and so are the changes that were told: others come outside of one."""
+        if self._in_batch or self._owed_are_told:
+            self.begin()
+            self._in_batch = False
+
+    def _undo(self, entry: "_Moved | _Added | _Dropped") -> None:
+        of = self._partitions[entry.partition]
+        match entry:
+            case _Moved(row=row, before=before):
+                self._unlink(of, row)
+                self._link(of, row, before)
+            case _Added(session_id=session_id, row=row):
+                self._unlink(of, row)
+                self._release(of, session_id, row)
+            case _Dropped(session_id=session_id):
+                row = self._claim(session_id)  # the same one: free rows are taken last in, first out
+                of.index.add(row)
+                self._link(of, row, NO_ROW)
+
+    def _take_up(self, partition: int) -> _Partition:
+        found = self._partitions[partition] = _Partition(self._ids)
+        return found
+
+    def _advance_time(self, of: _Partition, timestamp_ms: int) -> None:
+        # Apart for each partition: one that lags, or is replayed, must not find its sessions long expired.
+        of.watermark_ms = max(of.watermark_ms, timestamp_ms)
+        self.watermark_ms = max(self.watermark_ms, timestamp_ms)
+
+    def _expire(self, partition: int, of: _Partition) -> bool:
+        """Drop the sessions of this partition that have been idle too long; returns whether any were."""
+        active_since_ms = of.watermark_ms - self._idle_timeout_ms
+        dropped = False
+        while (row := of.first) != NO_ROW and self._last_activity_ms[row] < active_since_ms:
+            self._drop_first(partition, of)
+            self.counts.expired += 1
+            dropped = True
+        return dropped
+
+    def _evict(self) -> None:
+        """Drop the session that was active least recently, to make room."""
+        firsts = (
+            (self._last_activity_ms[of.first], partition)
+            for partition, of in self._partitions.items()
+            if of.first != NO_ROW
+        )
+        partition = min(firsts)[1]
+        self._drop_first(partition, self._partitions[partition])
+        self.counts.evicted += 1
+
+    def _drop_first(self, partition: int, of: _Partition) -> None:
+        row = of.first
+        session_id = self._ids[row]
+        self._journal.append(_Dropped(partition, session_id, row))
+        self._unlink(of, row)
+        self._release(of, session_id, row)
+
+    def _add(self, partition: int, of: _Partition, session_id: str, timestamp_ms: int) -> int:
+        if self._live == self._max_sessions:
+            self._evict()
+        row = self._claim(session_id)
+        self._keep_image(row)
+        self._journal.append(_Added(partition, session_id, row))
+        of.index.add(row)
+        self._last_activity_ms[row] = timestamp_ms
+        self._line_up(of, row)
+        self._seen[row] = 0
+        return row
+
+    def _continue(self, partition: int, of: _Partition, session_id: str, row: int, timestamp_ms: int) -> bool:
+        """Move a live session; returns whether it had been idle so long that it starts anew."""
+        self._keep_image(row)
+        self._journal.append(_Moved(partition, session_id, row, self._before[row]))
+        idle_ms = timestamp_ms - self._last_activity_ms[row]
+        if idle_ms < 0:
+            self.counts.late_clicks += 1
+        else:
+            self._last_activity_ms[row] = timestamp_ms
+        self._unlink(of, row)
+        self._line_up(of, row)
+        if starts := idle_ms > self._idle_timeout_ms:
+            self._seen[row] = 0
+        return starts
+
+    def _line_up(self, of: _Partition, row: int) -> None:
+        """Link a row behind the others of its partition, or first where it is idle for too long already.
+
+        Last would keep it until all others before it have gone; and the changelog, in which it is the latest
+        until it goes, could not tell the two apart.
+        """
+        over = of.watermark_ms - self._last_activity_ms[row] > self._idle_timeout_ms
+        self._link(of, row, NO_ROW if over else of.last)
+
+    def _claim(self, session_id: str) -> int:
+        """Take a free row; there must be one."""
+        self._live += 1
+        if (row := self._free) != NO_ROW:
+            self._free = self._next[row]
+            self._ids[row] = session_id
+            return row
+        self._ids.append(session_id)
+        return len(self._ids) - 1
+
+    def _release(self, of: _Partition, session_id: str, row: int) -> None:
+        of.index.remove(session_id)
+        self._next[row] = self._free
+        self._free = row
+        self._live -= 1
+
+    def _link(self, of: _Partition, row: int, before: int) -> None:
+        """Put a row behind another one of its partition, first where that is NO_ROW."""
+        after = of.first if before == NO_ROW else self._next[before]
+        self._before[row], self._next[row] = before, after
+        if before == NO_ROW:
+            of.first = row
+        else:
+            self._next[before] = row
+        if after == NO_ROW:
+            of.last = row
+        else:
+            self._before[after] = row
+
+    def _unlink(self, of: _Partition, row: int) -> None:
+        before, after = self._before[row], self._next[row]
+        if before == NO_ROW:
+            of.first = after
+        else:
+            self._next[before] = after
+        if after == NO_ROW:
+            of.last = before
+        else:
+            self._before[after] = before
+
+    def _keep_image(self, row: int) -> None:
+        """Copy the record of a row before this batch changes it."""
+        if row not in self._images:
+            start = row * self._record_bytes
+            self._images[row] = bytes(self._raw[start : start + self._record_bytes])
+
+    def _event_ring(self, row: int) -> bytes:
+        """The events that the row still holds, as they lie."""
+        start = row * self._record_bytes + self._events_at
+        return bytes(self._raw[start : start + min(self._seen[row], self._events) * EVENT_HASH_BYTES])
+
+    def _note_event(self, row: int, event_hash: bytes) -> None:
+        if self._events:
+            start = row * self._record_bytes + self._events_at
+            start += self._seen[row] % self._events * EVENT_HASH_BYTES
+            self._raw[start : start + EVENT_HASH_BYTES] = event_hash
+            self._seen[row] += 1
+
+    def _last_events(self, row: int) -> bytes:
+        ring = self._event_ring(row)
+        newest = self._seen[row] % self._events * EVENT_HASH_BYTES if self._events else 0
+        return ring[newest:] + ring[:newest] if self._seen[row] > self._events else ring
 
 
-def _zeros(rows: int, width: int) -> Tensor:
-    """float32 zeros from numpy, whose untouched pages take no memory; torch would write them all."""
-    return torch.from_numpy(np.zeros((rows, width), np.float32))
+def _record_type(history_length: int, duplicate_window: int, top_k: int) -> "np.dtype[np.void]":
+    """304 bytes at the defaults. The last three counters stay small or wrap where nothing can tell."""
+    return np.dtype(
+        [
+            ("last_activity_ms", np.int64),
+            ("source_offset", np.int64),
+            ("event_hashes", np.uint8, (duplicate_window * EVENT_HASH_BYTES,)),
+            ("history", np.int32, (history_length,)),
+            ("published", np.int32, (top_k,)),
+            ("last_item", np.int32),
+            ("clicks", np.int32),  # since the session started; the history ring's place is counted from it
+            ("seen", np.int32),  # events noted; the event ring's place is counted from it
+            ("generation", np.int16),
+            ("published_by_model", np.uint8),
+        ],
+        align=True,
+    )
+
+
+def _offset_of(records: "NDArray[np.void]", field: str) -> int:
+    fields = records.dtype.fields
+    assert fields is not None  # noqa: S101 - for the type checker
+    return int(fields[field][1])

@@ -17,7 +17,7 @@ LATENCY_BUCKETS_S = (
 STAGE_BUCKETS_S = (0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 10_000)
 
-STAGES = ("decode", "advance", "publish")
+STAGES = ("decode", "advance", "publish", "commit")
 SOURCES: tuple[Source, ...] = ("model", "popular")
 
 
@@ -79,6 +79,48 @@ class WorkerMetrics:
         self.late_clicks = Counter(
             "nextclick_late_clicks",
             "Clicks older than the latest of their session (applied)",
+            registry=registry,
+        )
+        self.duplicate_clicks = Counter(
+            "nextclick_duplicate_clicks",
+            "Clicks whose event was among the last few of their session (neither applied nor answered)",
+            registry=registry,
+        )
+        self.replayed_clicks = Counter(
+            "nextclick_replayed_clicks",
+            "Clicks that had been applied before (answered again)",
+            registry=registry,
+        )
+        self.key_mismatches = Counter(
+            "nextclick_key_mismatches",
+            "Clicks whose record key is not their session id: their session may be on several workers",
+            registry=registry,
+        )
+        self.lost_input_records = Counter(
+            "nextclick_lost_input_records",
+            "Records that were deleted before they were read",
+            registry=registry,
+        )
+        self.aborted_batches = Counter(
+            "nextclick_aborted_batches", "Batches undone because their transaction failed", registry=registry
+        )
+        self.changelog_records = Counter(
+            "nextclick_changelog_records", "Session histories and ends written", registry=registry
+        )
+        self.restored_records = Counter(
+            "nextclick_restored_records", "Changelog records applied to the table", registry=registry
+        )
+        self.corrupt_changelog_records = Counter(
+            "nextclick_corrupt_changelog_records",
+            "Changelog records that could not be read",
+            registry=registry,
+        )
+        self.restoring = Gauge(
+            "nextclick_restoring_partitions", "Assigned partitions not restored yet", registry=registry
+        )
+        self.restore_remaining = Gauge(
+            "nextclick_restore_remaining_records",
+            "Changelog offsets still to be read before these are restored",
             registry=registry,
         )
         self.refused_items = Counter(

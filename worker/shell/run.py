@@ -1,39 +1,44 @@
 """The life of a worker: check, start, loop, stop. What happens to a click is in `handler.py`."""
 
+import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from types import FrameType
 
 import structlog
 import torch
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, Message
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 
 from schemas.topics import TopicNames
 from worker.core.advance import CatalogueTooLargeError, Recommender
+from worker.core.dead_letter_cap import DeadLetterCap
 from worker.core.item_register import ItemRegister
 from worker.core.popularity import PopularItems
-from worker.core.quality import PublishedTable
 from worker.core.session_model import SessionModel
 from worker.core.session_table import SessionTable
-from worker.shell.client_config import client_logger, for_producer
-from worker.shell.failures import CannotStart, OutputLost
+from worker.shell.access_rights import acl_hint
+from worker.shell.changelog import ChangelogReader
+from worker.shell.failures import BatchAborted, OutputLost, StopRequested
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
-from worker.shell.log import configure_logging
+from worker.shell.log import TroubleLog, configure_logging
 from worker.shell.metrics import WorkerMetrics
+from worker.shell.restore_bar import RestoreBar
+from worker.shell.restoring import PartitionRestorer
 from worker.shell.rollout import ModelWatcher
 from worker.shell.settings import WorkerSettings
-from worker.shell.sink import AtLeastOnceSink
-from worker.shell.source import Source
+from worker.shell.sink import AtLeastOnceSink, Sink
+from worker.shell.source import Source, group_config
+from worker.shell.start_checks import check_start
+from worker.shell.transactions import ExactlyOnceSink
 
 log = structlog.get_logger()
 
-REACH_BROKER_S = 10.0
 FIRST_MODEL_S = 60.0
 """How long a starting worker waits for the announced model before it serves popular items meanwhile."""
 
@@ -47,6 +52,9 @@ HOUSEKEEPING_S = 1.0
 STALLED_S = 30.0
 """A loop that has not turned for so long is not healthy; a turn takes milliseconds."""
 
+RESTORE_WAIT_S = 0.01
+"""How long a turn waits for the changelog, where no partition is served that would be kept waiting."""
+
 
 def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topics: TopicNames) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code 0.
@@ -58,43 +66,13 @@ def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topic
     # Else each counter has a second series, which no query asks for.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     torch.set_num_threads(settings.torch_threads)
-    check_topics(client_config, topics)
+    exactly_once = settings.processing_guarantee == "exactly_once"
+    check_start(client_config, topics, settings.group_id, exactly_once)
     worker = Worker(settings, client_config, topics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, worker.stop)
     worker.serve()
     return 0
-
-
-def check_topics(client_config: Mapping[str, str], topics: TopicNames) -> None:
-    """Refuse to start where brokers or topics are missing, or where topics are not co-partitioned.
-
-    Raises:
-        CannotStart: with what is missing and how to mend it.
-    """
-    servers = client_config.get("bootstrap.servers", "")
-    try:
-        admin = AdminClient({**for_producer(client_config)}, logger=client_logger())
-    except KafkaException as error:
-        raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
-    try:
-        found = admin.list_topics(timeout=REACH_BROKER_S).topics
-    except KafkaException as error:
-        raise CannotStart(
-            f"no Kafka broker answered at {servers} within {REACH_BROKER_S:.0f} s "
-            f"({error.args[0].str()}): is it running, and is --bootstrap right?"
-        ) from None
-    wanted = (topics.clicks, topics.recommendations, topics.dead_letters, topics.models)
-    if missing := [name for name in wanted if name not in found]:
-        raise CannotStart(
-            f"missing on {servers}: topic {', '.join(missing)}. Create with: nextclick topics create"
-        )
-    partitions = {name: len(found[name].partitions) for name in wanted[:3]}
-    if len(set(partitions.values())) > 1:
-        raise CannotStart(
-            f"topics must have the same number of partitions, they have {partitions}: add partitions to the "
-            "smaller ones (kafka-topics.sh --alter), or recreate them with nextclick topics create"
-        )
 
 
 class Worker:
@@ -104,26 +82,42 @@ class Worker:
         self, settings: WorkerSettings, client_config: Mapping[str, str], topics: TopicNames
     ) -> None:
         self._settings = settings
-        registry = CollectorRegistry()
-        self._metrics = WorkerMetrics(registry)
-        self._table = SessionTable(settings.max_sessions, settings.history_length, settings.idle_timeout_ms)
-        self._recommender = Recommender(
-            self._table,
-            ItemRegister(settings.max_items),
-            PopularItems(settings.top_k, settings.popular_half_life_ms),
-            PublishedTable(settings.max_sessions, settings.top_k),
-            settings.top_k,
-        )
+        self._client_config = client_config
+        self._topics = topics
         self._stop_signal: int | None = None
         self._stop_by = float("inf")
         self._left = False
-        self._sink = AtLeastOnceSink(client_config, lambda: time.monotonic() > self._stop_by)
+        self._turned_at = self._started_at = time.monotonic()
+        registry = CollectorRegistry()
+        self._metrics = WorkerMetrics(registry)
+        self._recommender = _recommender(settings)
+        self._source = Source(
+            group_config(client_config, settings.group_id, settings.instance_id, settings.group_protocol),
+            topics.clicks,
+            self._on_left,
+            self._explain,
+        )
+        self._sink = self._make_sink()
         self._watcher = ModelWatcher(
             client_config, topics.models, lambda *_: self._metrics.model_refusals.inc()
         )
-        self._source = Source(client_config, settings.group_id, topics.clicks, self._on_revoked)
-        self._handler = Handler(self._recommender, self._sink, topics, self._metrics, _now_ms)
-        self._turned_at = time.monotonic()
+        self._changelog = ChangelogReader(client_config, settings.group_id, topics)
+        self._restorer = PartitionRestorer(
+            self._changelog, self._recommender, self._metrics, settings.on_lost_input, self._explain
+        )
+        self._restored: dict[int, int] = {}  # partitions that wait for the first model, and where they start
+        self._handler = Handler(
+            self._recommender,
+            self._sink,
+            topics,
+            self._metrics,
+            DeadLetterCap(
+                settings.dead_letter_max_ratio, settings.dead_letter_window, settings.dead_letter_burst
+            ),
+            settings.log_payloads,
+            _now_ms,
+        )
+        self._trouble = TroubleLog()
         self._counted: dict[Counter, int] = {}
         self._shown_partitions: set[int] = set()
         self._http = StatusServer(
@@ -136,23 +130,48 @@ class Worker:
         # Read at each scrape, from the server's thread: a loop that hangs cannot report that it hangs.
         self._metrics.turn_age_seconds.set_function(lambda: time.monotonic() - self._turned_at)
 
-    def stop(self, number: int, _: FrameType | None) -> None:
-        """Ask the loop to end after the batch at hand.
+    def _make_sink(self) -> Sink:
+        settings = self._settings
+        if settings.processing_guarantee == "at_least_once":
+            return AtLeastOnceSink(self._client_config, self._while_waiting, self._explain)
+        return ExactlyOnceSink(
+            self._client_config,
+            f"{settings.group_id}-{settings.instance_id or uuid.uuid4().hex}",
+            self._topics.clicks,
+            self._source.group_metadata,
+            self._while_waiting,
+            self._explain,
+        )
 
-        A signal handler, so it takes no lock and logs nothing: it may have interrupted either.
+    def stop(self, number: int, _: FrameType | None) -> None:
+        """Ask the loop to end after the batch at hand; asked again, end at once.
+
+        A signal handler, so it takes no lock and logs nothing: it may have interrupted either. To end at once
+        loses nothing: what is not committed is read again.
         """
+        if self._stop_signal is not None:
+            os._exit(128 + number)
         self._stop_signal = number
         self._stop_by = time.monotonic() + FLUSH_S
 
     def serve(self) -> None:
-        """Wait for the first model, then turn the loop until asked to stop."""
-        log.info("started", group_id=self._settings.group_id, http_port=self._http.port)
-        self._wait_for_first_model()
+        """Turn the loop until asked to stop."""
+        settings = self._settings
+        log.info(
+            "started",
+            group_id=settings.group_id,
+            processing_guarantee=settings.processing_guarantee,
+            http_port=self._http.port,
+        )
         try:
+            self._sink.open()
             self._loop()
+        except StopRequested:
+            log.warning("stopped_waiting", reason="brokers did not answer", then="read again after restart")
         finally:
             self._leave()
             self._watcher.close()
+            self._changelog.close()
             self._http.close()
         log.info("stopped", model_version=self._recommender.model_version)
 
@@ -171,34 +190,71 @@ class Worker:
             log.warning("left_without_goodbye", reason="brokers did not answer", then="read again")
 
     def _commit_and_close(self) -> None:
+        self._sink.close(LEAVE_S)
         self._commit_all()
         self._left = True
         self._source.close()
 
-    def _wait_for_first_model(self) -> None:
-        deadline = time.monotonic() + FIRST_MODEL_S
-        while self._stop_signal is None and time.monotonic() < deadline:
-            self._turned_at = time.monotonic()
-            if self._watcher.caught_up.wait(0.05):
-                return
-
     def _loop(self) -> None:
         settings = self._settings
         commit_at = housekeeping_at = 0.0
-        while self._stop_signal is None:
-            self._turned_at = now = time.monotonic()
+        with RestoreBar() as bar:
+            while self._stop_signal is None:
+                self._turned_at = now = time.monotonic()
+                if (model := self._watcher.take()) is not None:
+                    self._swap(model)
+                self._take_up_partitions()
+                bar.show(self._restorer.restoring, *self._changelog.progress())
+                wait_s = 0.0 if self._restorer.restoring else settings.poll_timeout_ms / 1000
+                self._answer(self._source.poll_batch(settings.max_batch, wait_s))
+                self._source.acknowledge(self._sink.committable())
+                if now >= commit_at:
+                    self._source.commit(wait=False)
+                    commit_at = now + settings.commit_interval_ms / 1000
+                if now >= housekeeping_at:
+                    self._refresh_gauges()
+                    housekeeping_at = now + HOUSEKEEPING_S
+
+    def _take_up_partitions(self) -> None:
+        """Restore what was assigned, piece by piece; read it once restored and a model is looked up."""
+        if arrived := self._source.take_arrived():
+            self._restorer.begin(arrived)
+        if overtaken := self._source.take_out_of_range():  # by retention: as if they had just arrived
+            self._recommender.table.forget_partitions(overtaken)
+            self._restorer.begin(overtaken)
+        if self._restorer.restoring:
+            wait_s = 0.0 if self._source.active else RESTORE_WAIT_S
+            if (restored := self._restorer.turn(wait_s)) is not None:
+                self._restored[restored[0]] = restored[1]
+        model_is_due = time.monotonic() > self._started_at + FIRST_MODEL_S
+        if self._restored and (model_is_due or self._watcher.caught_up.is_set()):
             if (model := self._watcher.take()) is not None:
                 self._swap(model)
-            records = self._source.poll_batch(settings.max_batch, settings.poll_timeout_ms / 1000)
-            if records:
+            for partition, offset in self._restored.items():
+                self._source.start(partition, offset)
+            self._restored.clear()
+
+    def _answer(self, records: list[Message]) -> None:
+        """Handle a batch; where its transaction fails, do again what is still to be answered here."""
+        while records:
+            try:
                 self._handler.handle(records)
-            self._source.acknowledge(self._sink.committable())
-            if now >= commit_at:
-                self._source.commit(wait=False)
-                commit_at = now + settings.commit_interval_ms / 1000
-            if now >= housekeeping_at:
-                self._refresh_gauges()
-                housekeeping_at = now + HOUSEKEEPING_S
+            except BatchAborted as aborted:
+                self._metrics.aborted_batches.inc()
+                self._trouble.warning("batch_aborted", "aborted", reason=str(aborted), then="done again")
+                self._sink.abort()
+                self._source.end_batch()
+                records = self._source.still_ours(records)
+            else:
+                self._source.end_batch()
+                return
+
+    def _while_waiting(self) -> None:
+        """A call to Kafka has to be made again: stay in the group meanwhile, or go if it is time to."""
+        self._turned_at = time.monotonic()
+        if self._turned_at > self._stop_by:
+            raise StopRequested
+        self._source.keep_alive()
 
     def _swap(self, model: SessionModel) -> None:
         """Serve with another model from the next batch on; no session is lost."""
@@ -213,7 +269,8 @@ class Worker:
             self._metrics.model_info.remove(before)
         self._metrics.model_info.labels(model.version).set(1)
         self._metrics.model_swaps.inc()
-        log.info("model_serves", model_version=model.version, before=before, sessions=len(self._table))
+        sessions = len(self._recommender.table)
+        log.info("model_serves", model_version=model.version, before=before, sessions=sessions)
 
     def _commit_all(self) -> None:
         """Bring every output to its end, as far as the time allows, and commit what is acknowledged."""
@@ -229,48 +286,79 @@ class Worker:
         """How long to wait for acknowledgements: once asked to stop, what is left of the time for it."""
         return min(FLUSH_S, max(self._stop_by - time.monotonic(), 0.0))
 
-    def _on_revoked(self, partitions: AbstractSet[int], lost: bool) -> None:
-        """Partitions leave: their sessions and gauges go with them. Runs inside `poll_batch`."""
+    def _on_left(self, partitions: AbstractSet[int], lost: bool) -> None:
+        """Partitions leave: their sessions and gauges go with them. Between batches."""
         if not lost and not self._left:
             self._commit_all()
+        self._restorer.cancel(partitions)
         self._sink.forget_partitions(partitions)
         for partition in partitions:
+            self._restored.pop(partition, None)
             if partition in self._shown_partitions:
                 self._metrics.consumer_lag.remove(str(partition))
         self._shown_partitions -= partitions
-        gone = self._table.forget_partitions(partitions)
+        gone = self._recommender.table.forget_partitions(partitions)
         log.info("partitions_left", partitions=sorted(partitions), lost=lost, sessions=gone)
 
     def _refresh_gauges(self) -> None:
-        metrics, table = self._metrics, self._table
-        metrics.sessions_live.set(len(table))
+        metrics, counts = self._metrics, self._recommender.table.counts
+        metrics.sessions_live.set(len(self._recommender.table))
         metrics.partitions.set(len(self._source.assigned))
         metrics.unacknowledged.set(len(self._sink))
+        metrics.restoring.set(len(self._restorer.restoring))
+        done, total = self._changelog.progress()
+        metrics.restore_remaining.set(total - done)
         lags = self._source.lag()
         for partition, lag in lags.items():
             metrics.consumer_lag.labels(str(partition)).set(lag)
         self._shown_partitions |= lags.keys()
         for counter, total in (
-            (metrics.late_clicks, table.late_clicks),
-            (metrics.sessions_evicted, table.evicted),
-            (metrics.sessions_expired, table.expired),
+            (metrics.late_clicks, counts.late_clicks),
+            (metrics.sessions_evicted, counts.evicted),
+            (metrics.sessions_expired, counts.expired),
+            (metrics.duplicate_clicks, counts.duplicates),
+            (metrics.replayed_clicks, counts.replayed),
             (metrics.sessions_reencoded, self._recommender.reencoded),
             (metrics.refused_items, self._recommender.register.refused),
         ):
             counter.inc(total - self._counted.get(counter, 0))
             self._counted[counter] = total
 
+    def _explain(self, error: KafkaError, topic: str | None) -> str:
+        """What an error means, with the access right that is lacking if it is that."""
+        hint = acl_hint(error, self._client_config, self._topics, self._settings.group_id, topic)
+        return hint or error.str()
+
     def _healthy(self) -> Probe:
         stalled_s = round(time.monotonic() - self._turned_at, 1)
         return Probe(stalled_s < STALLED_S, {"seconds_since_last_turn": stalled_s})
 
     def _ready(self) -> Probe:
-        """Ready once it has partitions to read, and has taken up or ruled out a model."""
-        assigned = sorted(self._source.assigned)
+        """Ready once its partitions are restored and read, and it has taken up or ruled out a model."""
+        assigned, active = sorted(self._source.assigned), set(self._source.active)
+        done, total = self._changelog.progress()
         return Probe(
-            bool(assigned) and self._watcher.caught_up.is_set() and self._stop_signal is None,
-            {"partitions": assigned, "model_version": self._recommender.model_version},
+            bool(assigned) and active.issuperset(assigned) and self._stop_signal is None,
+            {
+                "partitions": assigned,
+                "restoring": [partition for partition in assigned if partition not in active],
+                "restored_share": round(done / total, 3) if total else 1.0,
+                "model_version": self._recommender.model_version,
+            },
         )
+
+
+def _recommender(settings: WorkerSettings) -> Recommender:
+    table = SessionTable(
+        settings.max_sessions,
+        settings.history_length,
+        settings.idle_timeout_ms,
+        settings.duplicate_window,
+        settings.top_k,
+    )
+    register = ItemRegister(settings.max_items)
+    popular = PopularItems(settings.top_k, settings.popular_half_life_ms)
+    return Recommender(table, register, popular, settings.top_k)
 
 
 def _now_ms() -> int:

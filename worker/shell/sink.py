@@ -1,13 +1,14 @@
-"""Where outputs go: the producer, and what it takes for a batch's offsets to be committable.
+"""Where outputs go: what a sink is, and the one that delivers at least once.
 
 At-least-once, pipelined: batches are sent without waiting, and an offset may be committed once every output
-of its batch and of all batches before it is acknowledged by all in-sync replicas. (Exactly-once replaces this
-file's class by one that wraps a batch in a transaction; nothing else needs to know.)
+of its batch and of all batches before it is acknowledged by all in-sync replicas. (Exactly-once is in
+`transactions.py`.)
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -19,54 +20,35 @@ Header = tuple[str, str | bytes | None]
 PRODUCER_DEFAULTS = {
     "client.id": "nextclick-worker",
     "linger.ms": "0",  # a micro-batch is handed over at once and forms its own requests
-    # What is unacknowledged stays in memory, so this bounds it: about 20 batches of the default size.
+    # What is unacknowledged stays in memory, so this bounds it: about 10 batches of the default size.
     "queue.buffering.max.messages": "10000",
     "queue.buffering.max.kbytes": "131072",
-    # For ever: while brokers are away nothing is given up, the full queue stops consumption instead.
-    "message.timeout.ms": "0",
 }
 
-# What the delivery guarantee stands on wins over the operator's settings.
+# What the delivery guarantees stand on wins over the operator's settings.
 PRODUCER_RULES = {"acks": "all", "enable.idempotence": "true"}
 
+FULL_QUEUE_WAIT_S = 0.05
 
-class _BatchInFlight:
-    """Outputs of one batch that are on their way, and the offsets that they hold back."""
-
-    __slots__ = ("errors", "pending", "positions")
-
-    def __init__(self, errors: list[KafkaError]) -> None:
-        self.pending = 0
-        self.positions: Mapping[int, int] = {}
-        self.errors = errors
-
-    def acknowledge(self, error: KafkaError | None, _: Message) -> None:
-        """Delivery report of one output."""
-        self.pending -= 1
-        if error is not None:
-            self.errors.append(error)
+Explain = Callable[[KafkaError, str | None], str]
+"""What an error means and what mends it, in words; the topic where one is known."""
 
 
-class AtLeastOnceSink:
-    """Sends outputs and tells which source offsets are safe to commit. One thread only.
-
-    Args:
-        client_config: librdkafka settings.
-        give_up: asked while the queue is full: whether to stop waiting for room.
-    """
-
-    def __init__(self, client_config: Mapping[str, str], give_up: Callable[[], bool]) -> None:
-        self._give_up = give_up
-        self._producer = Producer(
-            {**PRODUCER_DEFAULTS, **for_producer(client_config), **PRODUCER_RULES}, logger=client_logger()
-        )
-        self._batches: deque[_BatchInFlight] = deque()
-        self._errors: list[KafkaError] = []
-        self._open = _BatchInFlight(self._errors)
+class Sink(Protocol):
+    """Takes the outputs of one batch after the other. One thread only."""
 
     def __len__(self) -> int:
         """Outputs that are not acknowledged yet."""
-        return len(self._producer)
+        ...
+
+    def open(self) -> None:
+        """Get ready; blocks until brokers answer.
+
+        Raises:
+            CannotStart: they refuse us.
+            StopRequested: asked to stop before they answered.
+        """
+        ...
 
     def send(
         self,
@@ -80,42 +62,135 @@ class AtLeastOnceSink:
 
         Raises:
             OutputTooLarge: this one is larger than the client's `message.max.bytes`; nothing was sent.
-            OutputLost: this or an earlier output was refused for good, or we are to stop and the queue
-                stays full.
+            OutputLost: this or an earlier output was refused for good.
+            BatchAborted: the transaction of the batch has failed.
+            StopRequested: asked to stop, and the queue stays full.
         """
-        while True:
-            try:
-                self._producer.produce(topic, value, key, partition, self._open.acknowledge, headers=headers)
-            except BufferError:
-                self._producer.poll(0.05)
-                self._raise_if_lost()
-                if self._give_up():
-                    raise OutputLost("stopped while brokers took no outputs; restart reads on") from None
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise OutputTooLarge(f"an output for {topic} is too large to send") from None
-                raise OutputLost(f"the producer failed: {error.args[0].str()}") from None
-            else:
-                self._open.pending += 1
-                return
+        ...
 
     def end_batch(self, positions: Mapping[int, int]) -> None:
         """Close the open batch.
 
         Args:
-            positions: next offset to read by partition of the clicks topic, once this batch is acknowledged.
+            positions: next offset to read by partition of the clicks topic, once this batch is through.
+
+        Raises:
+            OutputLost, BatchAborted, StopRequested, MustRestart: as their docstrings say.
         """
+        ...
+
+    def abort(self) -> None:
+        """Take back the open batch, after a `BatchAborted`; not every sink can."""
+        ...
+
+    def committable(self) -> dict[int, int]:
+        """Next offsets by partition up to which all is acknowledged and not committed; each is told once.
+
+        Raises:
+            OutputLost: an output was refused for good.
+        """
+        ...
+
+    def forget_partitions(self, partitions: AbstractSet[int]) -> None:
+        """Hold offsets of these partitions no longer: they are another worker's to commit."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait for all acknowledgements; False if the time was not enough."""
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """Let go of what is open, so that it holds nobody up; as far as the time allows."""
+        ...
+
+
+class _BatchInFlight:
+    """Outputs of one batch that are on their way, and the offsets that they hold back."""
+
+    __slots__ = ("errors", "pending", "positions")
+
+    def __init__(self, errors: list[tuple[str, KafkaError]]) -> None:
+        self.pending = 0
+        self.positions: Mapping[int, int] = {}
+        self.errors = errors
+
+    def acknowledge(self, error: KafkaError | None, message: Message) -> None:
+        """Delivery report of one output."""
+        self.pending -= 1
+        if error is not None and len(self.errors) < 10:  # the first one ends the worker
+            self.errors.append((message.topic() or "", error))
+
+
+class AtLeastOnceSink:
+    """Sends outputs and tells which source offsets are safe to commit.
+
+    Args:
+        client_config: librdkafka settings.
+        while_waiting: called again and again while the queue is full; it keeps the group membership alive,
+            and raises `StopRequested` when it is time to go.
+        explain: for the messages of `OutputLost`.
+    """
+
+    def __init__(
+        self, client_config: Mapping[str, str], while_waiting: Callable[[], None], explain: Explain
+    ) -> None:
+        self._while_waiting = while_waiting
+        self._explain = explain
+        self._producer = Producer(
+            {
+                **PRODUCER_DEFAULTS,
+                # For ever: while brokers are away nothing is given up, the full queue stops consumption.
+                "message.timeout.ms": "0",
+                **for_producer(client_config),
+                **PRODUCER_RULES,
+            },
+            logger=client_logger(),
+        )
+        self._batches: deque[_BatchInFlight] = deque()
+        self._errors: list[tuple[str, KafkaError]] = []
+        self._open = _BatchInFlight(self._errors)
+
+    def __len__(self) -> int:
+        """Outputs that are not acknowledged yet."""
+        return len(self._producer)
+
+    def open(self) -> None:
+        """Nothing to do: the producer connects by itself."""
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | str | None,
+        value: bytes | None,
+        headers: list[Header],
+    ) -> None:
+        """As of `Sink`; never `BatchAborted`."""
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, self._open.acknowledge, headers=headers)
+            except BufferError:
+                self._producer.poll(FULL_QUEUE_WAIT_S)
+                self._raise_if_lost()
+                self._while_waiting()
+            except KafkaException as error:
+                raise refused_at_once(topic, error.args[0]) from None
+            else:
+                self._open.pending += 1
+                return
+
+    def end_batch(self, positions: Mapping[int, int]) -> None:
+        """As of `Sink`; blocks for nothing and raises nothing."""
         self._open.positions = positions
         self._batches.append(self._open)
         self._open = _BatchInFlight(self._errors)
         self._producer.poll(0)
 
-    def committable(self) -> dict[int, int]:
-        """Next offsets by partition up to which all is acknowledged; each is told once.
+    def abort(self) -> None:
+        """What was sent was sent: its clicks will be answered again."""
 
-        Raises:
-            OutputLost: an output was refused for good.
-        """
+    def committable(self) -> dict[int, int]:
+        """As of `Sink`."""
         self._producer.poll(0)
         self._raise_if_lost()
         safe: dict[int, int] = {}
@@ -124,14 +199,25 @@ class AtLeastOnceSink:
         return safe
 
     def forget_partitions(self, partitions: AbstractSet[int]) -> None:
-        """Hold offsets of these partitions no longer: they are another worker's to commit."""
+        """As of `Sink`."""
         for batch in self._batches:
             batch.positions = {p: at for p, at in batch.positions.items() if p not in partitions}
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait for all acknowledgements; False if the time was not enough."""
+        """As of `Sink`."""
         return int(self._producer.flush(timeout_s)) == 0
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing is open."""
 
     def _raise_if_lost(self) -> None:
         if self._errors:
-            raise OutputLost(f"Kafka refused an output: {self._errors[0].str()}")
+            topic, error = self._errors[0]
+            raise OutputLost(self._explain(error, topic))
+
+
+def refused_at_once(topic: str, error: KafkaError) -> OutputLost:
+    """What a producer says of an output before it sends it."""
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return OutputTooLarge(f"an output for {topic} is too large to send")
+    return OutputLost(f"the producer failed: {error.str()}")

@@ -1,4 +1,8 @@
-"""Where clicks come from: the consumer, its group, its offsets."""
+"""Where clicks come from: the consumer, its group, its offsets.
+
+A partition that is assigned is not read at once: first its sessions are restored, then `start` says from
+which offset on. Until then, and after it has left, none of its records is handed out.
+"""
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -7,15 +11,13 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from worker.shell.client_config import client_logger, for_consumer
-from worker.shell.failures import WorkerFailure
+from worker.shell.failures import BatchAborted, CannotStart, MustRestart, WorkerFailure
+from worker.shell.sink import Explain
 
 log = structlog.get_logger()
 
 CONSUMER_DEFAULTS = {
     "client.id": "nextclick-worker",
-    "enable.auto.commit": "false",  # offsets follow the acknowledged outputs, never the reading
-    "auto.offset.reset": "earliest",
-    "partition.assignment.strategy": "cooperative-sticky",
     "isolation.level": "read_committed",
     "fetch.wait.max.ms": "100",
     # Bounds of what is fetched ahead, per process: some seconds of clicks, not a backlog.
@@ -23,40 +25,75 @@ CONSUMER_DEFAULTS = {
     "queued.min.messages": "20000",
 }
 
+# What the delivery guarantees stand on wins over the operator's settings.
+CONSUMER_RULES = {
+    "enable.auto.commit": "false",  # offsets follow the outputs, never the reading
+    "enable.auto.offset.store": "false",
+    "auto.offset.reset": "error",  # where to start is decided here, and lost input is never skipped silently
+}
+
+
+def group_config(
+    client_config: Mapping[str, str], group_id: str, instance_id: str, group_protocol: str
+) -> dict[str, str]:
+    """Consumer settings of a member of the group.
+
+    Args:
+        client_config: librdkafka settings.
+        group_id: of the group.
+        instance_id: for static membership (KIP-345), "" for none.
+        group_protocol: "classic", with cooperative-sticky assignment, or "consumer" (KIP-848).
+    """
+    config = {**CONSUMER_DEFAULTS, **for_consumer(client_config), **CONSUMER_RULES, "group.id": group_id}
+    if group_protocol == "consumer":
+        config["group.protocol"] = "consumer"
+    else:
+        config.setdefault("partition.assignment.strategy", "cooperative-sticky")
+    if instance_id:
+        config["group.instance.id"] = instance_id
+    return config
+
 
 class Source:
     """Reads micro-batches of the clicks topic as a member of a consumer group. One thread only.
 
     Args:
-        client_config: librdkafka settings; they win over the defaults above, but not over the commit rule.
-        group_id: of the consumer group.
+        config: of the consumer, see `group_config`.
         topic: the clicks topic.
-        on_revoked: called with the partitions that are about to leave, before others may get them; it must
-            bring outputs to an end, commit, and drop their sessions. Called with `lost=True` when they have
-            left already: then it must not commit.
+        on_left: called with partitions that leave, before others may get them; it may commit. Called with
+            `lost=True` when they have left already: then it must not commit.
+        explain: for messages.
+
+    Attributes:
+        assigned: partitions of this member.
+        active: those of them that are read.
+
+    Raises:
+        CannotStart: a setting is wrong.
     """
 
     def __init__(
         self,
-        client_config: Mapping[str, str],
-        group_id: str,
+        config: Mapping[str, str],
         topic: str,
-        on_revoked: Callable[[AbstractSet[int], bool], None],
+        on_left: Callable[[AbstractSet[int], bool], None],
+        explain: Explain,
     ) -> None:
-        self._consumer = Consumer(
-            {
-                **CONSUMER_DEFAULTS,
-                **for_consumer(client_config),
-                "group.id": group_id,
-                "enable.auto.commit": "false",
-                "enable.auto.offset.store": "false",
-                "on_commit": self._note_commit,
-            },
-            logger=client_logger(),
-        )
+        try:
+            self._consumer = Consumer({**config, "on_commit": self._note_commit}, logger=client_logger())
+        except KafkaException as error:
+            raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
         self._topic = topic
-        self._on_revoked = on_revoked
+        self._on_left = on_left
+        self._explain = explain
         self.assigned: set[int] = set()
+        self.active: set[int] = set()
+        self._arrived: set[int] = set()
+        self._out_of_range: set[int] = set()
+        self._held: list[Message] = []  # what came while nothing was asked for
+        self._is_paused = False
+        self._in_batch = False
+        self._left_in_batch: list[tuple[set[int], bool]] = []
         self._acknowledged: dict[int, int] = {}
         self._committed: dict[int, int] = {}
         self._consumer.subscribe([topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose)
@@ -70,13 +107,70 @@ class Source:
         Raises:
             WorkerFailure: the consumer is broken for good.
         """
-        batch = self._consumer.consume(1, timeout_s)
-        if batch and max_records > 1:
-            batch += self._consumer.consume(max_records - 1, 0.0)
+        self._resume()
+        batch, self._held = self._held, []
+        if not batch:
+            batch = self._consumer.consume(1, timeout_s)
+        if batch and len(batch) < max_records:
+            batch += self._consumer.consume(max_records - len(batch), 0.0)
         # A partition can leave during the second call: what the first one read of it is its new owner's.
-        return [
-            record for record in batch if not self._is_error(record) and record.partition() in self.assigned
-        ]
+        return self.still_ours([record for record in batch if not self._is_error(record)])
+
+    def still_ours(self, records: list[Message]) -> list[Message]:
+        """The records of partitions that are being read here."""
+        return [record for record in records if record.partition() in self.active]
+
+    def keep_alive(self) -> None:
+        """Stay in the group while a batch is under way that takes long; no record is lost.
+
+        Partitions that leave meanwhile are out of `assigned` at once; `on_left` is called by `end_batch`.
+
+        Raises:
+            WorkerFailure: the consumer is broken for good.
+        """
+        self._in_batch = True
+        if not self._is_paused:
+            self._consumer.pause(self._partitions(self.active))
+            self._is_paused = True
+        self._held += [record for record in self._consumer.consume(1, 0.0) if not self._is_error(record)]
+
+    def end_batch(self) -> None:
+        """The batch at hand is done or undone: say which partitions left meanwhile."""
+        self._in_batch = False
+        for gone, lost in self._left_in_batch:
+            self._on_left(gone, lost)
+        self._left_in_batch.clear()
+
+    def take_arrived(self) -> set[int]:
+        """Partitions that were assigned and wait for `start`; each is told once."""
+        arrived, self._arrived = self._arrived, set()
+        return arrived
+
+    def take_out_of_range(self) -> set[int]:
+        """Partitions whose next record is not there any more; they wait for `start`. Each is told once."""
+        found, self._out_of_range = self._out_of_range & self.active, set()
+        if found:
+            self._consumer.incremental_unassign(self._partitions(found))
+            self.active -= found
+        return found
+
+    def start(self, partition: int, offset: int) -> None:
+        """Read an assigned partition from this offset on."""
+        if partition in self.assigned:
+            at = TopicPartition(self._topic, partition, offset)
+            self._consumer.incremental_assign([at])
+            self._consumer.resume([at])  # the client remembers a pause from before it left
+            self.active.add(partition)
+
+    def group_metadata(self, partitions: AbstractSet[int]) -> object:
+        """What ties a transaction to this member's place in the group (KIP-447).
+
+        Raises:
+            BatchAborted: not all of these partitions are read here any more.
+        """
+        if not partitions <= self.active:
+            raise BatchAborted("partitions left in the middle of a batch")
+        return self._consumer.consumer_group_metadata()
 
     def acknowledge(self, positions: Mapping[int, int]) -> None:
         """Note next offsets by partition up to which every output is safe: they may be committed now."""
@@ -103,10 +197,9 @@ class Source:
                 raise KafkaException(partition.error)
 
     def lag(self) -> dict[int, int]:
-        """Records not yet read by assigned partition, from what the last fetches said; asks no broker."""
+        """Records not yet read by active partition, from what the last fetches said; asks no broker."""
         lags = {}
-        positions = self._consumer.position([TopicPartition(self._topic, p) for p in sorted(self.assigned)])
-        for position in positions:
+        for position in self._consumer.position(self._partitions(self.active)):
             known = self._consumer.get_watermark_offsets(position, cached=True)
             if known is not None and known[1] >= 0:
                 start = position.offset if position.offset >= 0 else known[0]
@@ -117,22 +210,40 @@ class Source:
         """Leave the group."""
         self._consumer.close()
 
-    def _assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self.assigned |= {partition.partition for partition in partitions}
+    def _partitions(self, numbers: AbstractSet[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, number) for number in sorted(numbers)]
 
-    def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._consumer.resume(self._partitions(self.active))
+            self._is_paused = False
+
+    def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take note only: without an explicit call the client would begin to read at once."""
+        consumer.incremental_assign([])
+        came = {partition.partition for partition in partitions}
+        self.assigned |= came
+        self._arrived |= came
+        if came:
+            log.info("partitions_came", partitions=sorted(came))
+
+    def _revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._let_go(consumer, partitions, lost=False)
+
+    def _lose(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._let_go(consumer, partitions, lost=True)
+
+    def _let_go(self, consumer: Consumer, partitions: list[TopicPartition], *, lost: bool) -> None:
         gone = {partition.partition for partition in partitions}
-        self._on_revoked(gone, False)
-        self._forget(gone)
-
-    def _lose(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        gone = {partition.partition for partition in partitions}
-        self._forget(gone)
-        self._on_revoked(gone, True)
-
-    def _forget(self, partitions: set[int]) -> None:
-        self.assigned -= partitions
-        for partition in partitions:
+        if self._in_batch:
+            self._left_in_batch.append((gone, lost))
+        else:
+            self._on_left(gone, lost)
+        consumer.incremental_unassign(self._partitions(gone & self.active))
+        self.assigned -= gone
+        self.active -= gone
+        self._arrived -= gone
+        for partition in gone:
             self._acknowledged.pop(partition, None)
             self._committed.pop(partition, None)
 
@@ -144,14 +255,18 @@ class Source:
             if part.partition not in failed and part.partition in self.assigned:
                 self._committed[part.partition] = part.offset
 
-    @staticmethod
-    def _is_error(record: Message) -> bool:
+    def _is_error(self, record: Message) -> bool:
         """Whether this is an event rather than a record; librdkafka retries what can be retried."""
         error = record.error()
         if error is None:
             return False
-        if error.fatal() or error.code() in _HOPELESS:
-            raise WorkerFailure(f"reading clicks failed: {error.str()}")
+        if error.fatal():
+            raise MustRestart(f"the consumer cannot go on: {self._explain(error, self._topic)}")
+        if error.code() in _HOPELESS:
+            raise WorkerFailure(f"reading clicks failed: {self._explain(error, self._topic)}")
+        partition = record.partition()
+        if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
+            self._out_of_range.add(partition)
         return True
 
 

@@ -1,0 +1,268 @@
+"""Restoring sessions from the changelog: a thread reads it, the worker takes what was read between batches.
+
+A partition is restored when all is read that its committed offset stands for. So the order matters: first
+the committed offset, which the broker withholds while a transaction is open that would move it; then the end
+of the changelog as it is for everybody, open transactions included; then reading, committed records only,
+until that end is passed. The end is told by librdkafka's event, because the last records may be control
+records, aborted, or compacted away; and it is passed only once every transaction before it has ended.
+"""
+
+import queue
+import threading
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+import structlog
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from schemas.topics import TopicNames
+from worker.shell.client_config import client_logger, for_consumer, for_producer
+
+log = structlog.get_logger()
+
+CHUNK_RECORDS = 1_000
+"""Applied between two batches of clicks: about 10 ms of a loop that others wait for."""
+
+QUEUED_CHUNKS = 8
+"""Read ahead of the worker: enough to keep it busy, a few megabytes."""
+
+POLL_S = 0.1
+ASK_S = 5.0
+IDLE_S = 1.0
+RETRY_S = 0.5
+
+_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+class Bounds(NamedTuple):
+    """Where the clicks of a partition begin and end, and where its group stands."""
+
+    committed: int  # next offset to read, negative where nothing was ever committed
+    first: int  # offset of the oldest click that is there
+    end: int  # offset behind the newest
+
+
+class Chunk(NamedTuple):
+    """Some records of the changelog of one partition, in order; with `bounds` they are the last ones."""
+
+    partition: int
+    ticket: int
+    records: list[Message]
+    bounds: Bounds | None
+
+
+class _Restoring:
+    """How far one partition is."""
+
+    def __init__(self, ticket: int, bounds: Bounds, first: int, end: int) -> None:
+        self.ticket = ticket
+        self.bounds = bounds
+        self.first = first
+        self.end = end  # of the changelog
+        self.position = first
+
+
+class ChangelogReader:
+    """Reads the changelog of partitions that were assigned.
+
+    Args:
+        client_config: librdkafka settings.
+        group_id: whose committed offsets count.
+        topics: the topic names.
+    """
+
+    def __init__(self, client_config: Mapping[str, str], group_id: str, topics: TopicNames) -> None:
+        self._topics = topics
+        self._consumer = Consumer(
+            {
+                **for_consumer(client_config),
+                "client.id": "nextclick-restore",
+                "group.id": group_id,  # to ask for its offsets; never joined
+                "isolation.level": "read_committed",
+                "enable.auto.commit": "false",
+                "enable.auto.offset.store": "false",
+                "enable.partition.eof": "true",
+                "auto.offset.reset": "earliest",  # where the start was compacted away
+                "queued.max.messages.kbytes": "16384",
+            },
+            logger=client_logger(),
+        )
+        self._admin = AdminClient({**for_producer(client_config)}, logger=client_logger())
+        self._chunks: queue.Queue[Chunk] = queue.Queue(QUEUED_CHUNKS)
+        self._lock = threading.Lock()
+        self._wanted: dict[int, int] = {}  # partition → ticket
+        self._begun: dict[int, int] = {}  # the same, of what this thread has taken up
+        self._restoring: dict[int, _Restoring] = {}
+        self._tickets = 0
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self.failure: KafkaException | None = None
+        self._thread = threading.Thread(target=self._run, name="changelog", daemon=True)
+        self._thread.start()
+
+    def start(self, partitions: AbstractSet[int]) -> None:
+        """Begin to read the changelog of these partitions; what was begun for them before is void."""
+        with self._lock:
+            for partition in partitions:
+                self._tickets += 1
+                self._wanted[partition] = self._tickets
+        self._wake.set()
+
+    def cancel(self, partitions: AbstractSet[int]) -> None:
+        """Read these no further; their chunks that are under way are void."""
+        with self._lock:
+            for partition in partitions:
+                self._wanted.pop(partition, None)
+        self._wake.set()
+
+    def take(self, timeout_s: float) -> Chunk | None:
+        """The next chunk that is not void, if there is one in time.
+
+        Raises:
+            KafkaException: the changelog cannot be read.
+        """
+        if self.failure is not None:
+            raise self.failure
+        try:
+            chunk = self._chunks.get(timeout=timeout_s) if timeout_s > 0 else self._chunks.get_nowait()
+        except queue.Empty:
+            return None
+        with self._lock:
+            if self._wanted.get(chunk.partition) != chunk.ticket:
+                return None
+            if chunk.bounds is not None:
+                del self._wanted[chunk.partition]
+        return chunk
+
+    def progress(self) -> tuple[int, int]:
+        """Records read and to be read of all that is being restored, by offsets: compacted ones count."""
+        going = list(self._restoring.values())
+        return sum(one.position - one.first for one in going), sum(one.end - one.first for one in going)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout=2)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._follow_wishes()
+                if self._restoring:
+                    self._read()
+                else:
+                    self._wake.wait(IDLE_S)
+                    self._wake.clear()
+        except KafkaException as error:
+            self.failure = error
+        finally:
+            self._consumer.close()
+
+    def _follow_wishes(self) -> None:
+        with self._lock:
+            wanted = dict(self._wanted)
+        for partition, one in list(self._restoring.items()):
+            if wanted.get(partition) != one.ticket:
+                self._end(partition)
+        new = {p: ticket for p, ticket in wanted.items() if self._begun.get(p) != ticket}
+        if new:
+            self._begin(new)
+
+    def _begin(self, new: Mapping[int, int]) -> None:
+        try:
+            bounds = self._bounds(new.keys())
+            first = self._offsets(self._topics.session_histories, new.keys(), _EARLIEST)
+            end = self._offsets(self._topics.session_histories, new.keys(), _LATEST)
+        except KafkaException as error:
+            cause = error.args[0]
+            if cause.fatal() or cause.code() in _HOPELESS:
+                raise
+            log.warning("restore_waits", reason=cause.str())
+            self._stopping.wait(RETRY_S)
+            return
+        self._begun |= new
+        for partition, ticket in new.items():
+            one = _Restoring(ticket, bounds[partition], first[partition], end[partition])
+            self._restoring[partition] = one
+            if one.end > one.first:
+                at = TopicPartition(self._topics.session_histories, partition, one.first)
+                self._consumer.incremental_assign([at])
+            else:
+                self._finish(partition, one, assigned=False)
+
+    def _bounds(self, partitions: AbstractSet[int]) -> dict[int, Bounds]:
+        clicks = self._topics.clicks
+        asked = [TopicPartition(clicks, partition) for partition in sorted(partitions)]
+        committed = {}
+        for found in self._consumer.committed(asked, timeout=ASK_S):
+            if found.error is not None:
+                raise KafkaException(found.error)
+            committed[found.partition] = found.offset
+        first = self._offsets(clicks, partitions, _EARLIEST)
+        end = self._offsets(clicks, partitions, _LATEST)
+        return {p: Bounds(committed[p], first[p], end[p]) for p in partitions}
+
+    def _offsets(self, topic: str, partitions: AbstractSet[int], which: OffsetSpec) -> dict[int, int]:
+        """Offsets as they are for everybody: the end lies behind open transactions."""
+        asked = {TopicPartition(topic, partition): which for partition in sorted(partitions)}
+        futures = self._admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ASK_S
+        )
+        return {at.partition: int(future.result(2 * ASK_S).offset) for at, future in futures.items()}
+
+    def _read(self) -> None:
+        records: dict[int, list[Message]] = {}
+        ended: list[int] = []
+        for record in self._consumer.consume(CHUNK_RECORDS, POLL_S):
+            partition, error = record.partition(), record.error()
+            one = self._restoring.get(partition if partition is not None else -1)
+            if one is None or partition is None:
+                continue
+            if error is None:
+                records.setdefault(partition, []).append(record)
+                one.position = (record.offset() or 0) + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                one.position = max(one.position, record.offset() or 0)
+            elif error.fatal() or error.code() in _HOPELESS:
+                raise KafkaException(error)
+            if one.position >= one.end:
+                ended.append(partition)
+        for partition, found in records.items():
+            self._put(Chunk(partition, self._restoring[partition].ticket, found, None))
+        for partition in dict.fromkeys(ended):
+            self._finish(partition, self._restoring[partition], assigned=True)
+
+    def _finish(self, partition: int, one: _Restoring, *, assigned: bool) -> None:
+        self._put(Chunk(partition, one.ticket, [], one.bounds))
+        if assigned:
+            self._end(partition)
+        else:
+            del self._restoring[partition]
+
+    def _end(self, partition: int) -> None:
+        del self._restoring[partition]
+        self._consumer.incremental_unassign([TopicPartition(self._topics.session_histories, partition)])
+
+    def _put(self, chunk: Chunk) -> None:
+        """Hand over, waiting for room; not for longer than somebody wants it."""
+        while not self._stopping.is_set():
+            with self._lock:
+                if self._wanted.get(chunk.partition) != chunk.ticket:
+                    return
+            try:
+                self._chunks.put(chunk, timeout=POLL_S)
+            except queue.Full:
+                continue
+            return
+
+
+_HOPELESS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}

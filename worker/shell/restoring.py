@@ -1,0 +1,164 @@
+"""Taking up partitions: their sessions from the changelog, then where to read on in the clicks."""
+
+from collections.abc import Set as AbstractSet
+from typing import Literal
+
+import msgspec
+import structlog
+from confluent_kafka import KafkaException, Message
+
+from schemas.session_history import SessionHistory, UnsupportedFormatError, decode_session_history
+from worker.core.advance import History, Recommender, SessionChange
+from worker.shell.changelog import Bounds, ChangelogReader, Chunk
+from worker.shell.failures import ChangelogTooNew, InputLost, WorkerFailure
+from worker.shell.log import TroubleLog
+from worker.shell.metrics import WorkerMetrics
+from worker.shell.sink import Explain
+
+log = structlog.get_logger()
+
+OnLostInput = Literal["fail", "skip"]
+
+
+class CorruptRecordError(ValueError):
+    """A record of the changelog that is no session history; it is skipped."""
+
+
+class PartitionRestorer:
+    """Applies the changelog of newly assigned partitions to the session table. One thread only.
+
+    Args:
+        reader: that reads the changelog.
+        recommender: whose table is filled.
+        metrics: of the worker.
+        on_lost_input: what to do where clicks were deleted before they were read.
+        explain: for messages.
+
+    Attributes:
+        restoring: partitions that are not restored yet.
+    """
+
+    def __init__(
+        self,
+        reader: ChangelogReader,
+        recommender: Recommender,
+        metrics: WorkerMetrics,
+        on_lost_input: OnLostInput,
+        explain: Explain,
+    ) -> None:
+        self._reader = reader
+        self._recommender = recommender
+        self._metrics = metrics
+        self._on_lost_input = on_lost_input
+        self._explain = explain
+        self._trouble = TroubleLog()
+        self.restoring: set[int] = set()
+
+    def begin(self, partitions: AbstractSet[int]) -> None:
+        """Start to restore these partitions."""
+        self.restoring |= partitions
+        self._reader.start(partitions)
+
+    def cancel(self, partitions: AbstractSet[int]) -> None:
+        """These have left, restored or not."""
+        self.restoring -= partitions
+        self._reader.cancel(partitions)
+
+    def turn(self, timeout_s: float) -> tuple[int, int] | None:
+        """Apply the next records, waiting for them for so long; the partition that is complete by them, if
+        any, and the offset from which on its clicks are to be read.
+
+        Raises:
+            WorkerFailure: the changelog cannot be read or is too new, or input was lost and that shall fail.
+        """
+        try:
+            chunk = self._reader.take(timeout_s)
+        except KafkaException as error:
+            raise WorkerFailure(
+                f"the changelog cannot be read: {self._explain(error.args[0], None)}"
+            ) from None
+        if chunk is None:
+            return None
+        for record in chunk.records:
+            self._apply(chunk, record)
+        self._metrics.restored_records.inc(len(chunk.records))
+        if chunk.bounds is None:
+            return None
+        self.restoring.discard(chunk.partition)
+        log.info("partition_restored", partition=chunk.partition, sessions=len(self._recommender.table))
+        return chunk.partition, self._where_to_read_on(chunk.partition, chunk.bounds)
+
+    def _where_to_read_on(self, partition: int, bounds: Bounds) -> int:
+        if bounds.committed < 0:
+            return bounds.first
+        if bounds.committed > bounds.end:  # the topic was made anew: its offsets count from 0 again
+            self._recommender.table.forget_source_offsets(partition)
+        elif bounds.committed >= bounds.first:
+            return bounds.committed
+        return self._go_on_without(partition, bounds)
+
+    def _go_on_without(self, partition: int, bounds: Bounds) -> int:
+        """What was to be read next is not there: where to go on instead."""
+        lost = max(bounds.first - bounds.committed, 0)
+        said = {
+            "partition": partition,
+            "position": bounds.committed,
+            "first": bounds.first,
+            "end": bounds.end,
+        }
+        log.error("input_lost", **said, records=lost, on_lost_input=self._on_lost_input)
+        self._metrics.lost_input_records.inc(lost)
+        if self._on_lost_input == "fail":
+            raise InputLost(
+                f"clicks of partition {partition} are lost: offset {bounds.committed} is next, but the topic "
+                f"holds {bounds.first} to {bounds.end} (retention was faster, or the topic was made anew). "
+                "To go on with what is there: --on-lost-input skip"
+            )
+        return bounds.first
+
+    def _apply(self, chunk: Chunk, record: Message) -> None:
+        try:
+            change = _change(chunk.partition, record)
+        except UnsupportedFormatError as error:
+            raise ChangelogTooNew(f"partition {chunk.partition}: {error}. Upgrade this worker") from None
+        except CorruptRecordError as error:
+            self._metrics.corrupt_changelog_records.inc()
+            self._trouble.warning(
+                "changelog_record_skipped",
+                "corrupt",
+                partition=chunk.partition,
+                offset=record.offset(),
+                error=str(error),
+            )
+            return
+        self._recommender.restore(change)
+
+
+def _change(partition: int, record: Message) -> SessionChange:
+    """What a record of the changelog says.
+
+    Raises:
+        UnsupportedFormatError: a newer version wrote it.
+        CorruptRecordError: it is no session history of this partition.
+    """
+    key, value = record.key(), record.value()
+    try:
+        session_id = key.decode() if isinstance(key, bytes) else ""
+        if not session_id:
+            raise CorruptRecordError("no key")
+        if value is None:
+            return SessionChange(partition, session_id, None)
+        history = decode_session_history(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptRecordError(str(error)) from None
+    if history.session_id != session_id or history.source_partition != partition:
+        raise CorruptRecordError(
+            f"it is of partition {history.source_partition}, or of another session than its key says"
+        )
+    return SessionChange(partition, session_id, _history(history))
+
+
+def _history(record: SessionHistory) -> History:
+    return History(
+        record.items, record.last_activity_ms, record.source_offset, bytes.fromhex(record.recent_events)
+    )
