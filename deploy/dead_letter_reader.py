@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from operator import methodcaller
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from deploy.dead_letters import DeadLetter, DeadLetterError, Position, dead_letter
 from deploy.topic_admin import REACH_BROKER_S
-from schemas.dead_letter import UNREADABLE_HEADERS, Header
 from worker.shell.client_config import for_consumer
+from worker.shell.records import headers_of
 
 SILENCE_S = 30.0
 """Without any record or end of a partition for so long, a broker is away and the reading has failed."""
@@ -176,22 +175,5 @@ def _letter(record: Message) -> DeadLetter:
         max(record.timestamp()[1], 0),
         key.encode() if isinstance(key, str) else key,
         value.encode() if isinstance(value, str) else value,
-        _headers(record),
+        headers_of(record),
     )
-
-
-def _headers(record: Message) -> list[Header]:
-    """Headers of a record; through `methodcaller`, because a direct call can miss what it raises.
-
-    Of a header whose name is no UTF-8 the client library makes a list with a hole, not to be touched.
-    """
-    try:
-        headers = _call_headers(record)
-    except SystemError:
-        return [UNREADABLE_HEADERS]
-    return list(headers.items()) if isinstance(headers, dict) else headers or []
-
-
-_call_headers: Callable[[Message], list[Header] | dict[str, str | bytes | None] | None] = methodcaller(
-    "headers"
-)

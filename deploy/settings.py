@@ -19,25 +19,13 @@ from typing import Annotated, Any
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
 
 from schemas.topics import TopicNames
+from worker.shell.secrets import MASK, is_secret
 
 ENV_PREFIX = "NEXTCLICK_"
 ENV_KAFKA_PREFIX = "NEXTCLICK_KAFKA_"
 ENV_CONFIG = "NEXTCLICK_CONFIG"
 ENV_DEBUG = "NEXTCLICK_DEBUG"
 DEFAULT_CONFIG_FILE = "nextclick.toml"
-MASK = "********"
-
-_SECRET_WORDS = (
-    "password",
-    "passphrase",
-    "secret",
-    "token",
-    "credential",
-    "pem",
-    "oauthbearer.config",
-    "jaas",
-)
-"""librdkafka settings whose name holds one of these carry a credential or a private key."""
 
 
 class UsageError(Exception):
@@ -84,7 +72,10 @@ class Connection:
     def __post_init__(self) -> None:
         for entry in self.kafka:
             if not entry.partition("=")[0].strip() or "=" not in entry:
-                raise UsageError(f"--kafka takes key=value, not {entry!r}")
+                # Not shown: it may be a password that lost its key.
+                raise UsageError(
+                    "--kafka takes key=value, also in file and environment: an entry has no ="
+                )
             if entry.startswith("bootstrap.servers="):
                 raise UsageError(
                     "bootstrap.servers is set with --bootstrap, NEXTCLICK_BOOTSTRAP or bootstrap = …"
@@ -99,7 +90,7 @@ class Connection:
 def masked(entry: str) -> str:
     """`key=value` of a librdkafka setting, with the value masked where it is a credential."""
     key, found, _ = entry.partition("=")
-    return f"{key}={MASK}" if found and any(word in key.lower() for word in _SECRET_WORDS) else entry
+    return f"{key}={MASK}" if found and is_secret(key) else entry
 
 
 class SettingsFile:

@@ -113,10 +113,14 @@ FLOW = [
         "Odd clicks", "cps", 8,
         [
             Query(rate("nextclick_late_clicks_total"), "late"),
+            Query(rate("nextclick_duplicate_clicks_total"), "duplicate"),
+            Query(rate("nextclick_replayed_clicks_total"), "replayed"),
+            Query(rate("nextclick_key_mismatches_total"), "key is not the session id"),
             Query(rate("nextclick_refused_items_total"), "item register full"),
         ],
-        "late: older than the latest click of the session, applied all the same. "
-        "Item register full: raise --max-items.",
+        "late: older than the latest click of the session, applied all the same. duplicate: an event that the "
+        "session just had, ignored. replayed: applied before a crash, answered again. A key that is not the "
+        "session id spreads a session over workers. Item register full: raise --max-items.",
     ),
     Panel(
         "Outputs not acknowledged", "short", 4,
@@ -129,6 +133,40 @@ FLOW = [
         "Partitions that each worker reads. 0: it waits for its first model, or there are more workers than "
         "partitions.",
         kind="stacked",
+    ),
+]  # fmt: skip
+
+DELIVERY = [
+    Panel(
+        "Changelog", "cps", 6,
+        [Query(rate("nextclick_changelog_records_total"), "written")],
+        "Session histories written, and ends of sessions; one for each session that a batch touched.",
+    ),
+    Panel(
+        "Batches undone", "short", 6,
+        [Query(count("nextclick_aborted_batches_total", "instance"), "{{instance}}")],
+        "Transactions that failed: their batches were undone and done again. Now and then while brokers "
+        "restart or partitions move; all the time, look at the worker's log.",
+        kind="bars",
+    ),
+    Panel(
+        "Restoring", "short", 6,
+        [
+            Query(gauge("nextclick_restoring_partitions", "instance"), "partitions {{instance}}"),
+            Query(gauge("nextclick_restore_remaining_records", "instance"), "records left {{instance}}"),
+        ],
+        "Partitions whose sessions are being read back from the changelog; their clicks wait so long.",
+    ),
+    Panel(
+        "Restored", "short", 6,
+        [
+            Query(count("nextclick_restored_records_total"), "applied"),
+            Query(count("nextclick_corrupt_changelog_records_total"), "corrupt"),
+            Query(count("nextclick_lost_input_records_total"), "clicks lost to retention"),
+        ],
+        "Changelog records applied to the table. Corrupt ones are skipped: their sessions start anew. Lost "
+        "clicks were deleted from the topic before they were read.",
+        kind="bars",
     ),
 ]  # fmt: skip
 
@@ -222,4 +260,4 @@ QUALITY = [
     ),
 ]  # fmt: skip
 
-ROWS = {"Flow": FLOW, "Latency": TIMES, "Quality": QUALITY}
+ROWS = {"Flow": FLOW, "Delivery and recovery": DELIVERY, "Latency": TIMES, "Quality": QUALITY}

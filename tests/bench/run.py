@@ -23,10 +23,13 @@ from schemas.topics import topic_specs
 from tests.bench.drain import drained_clicks_per_s
 from tests.bench.kernel import kernel_clicks_per_s
 from tests.bench.latency import latency_ms
+from tests.bench.memory import bytes_per_session
+from tests.bench.restart import ready_s
 from tests.bench.workload import HIDDEN_SIZE, ITEMS, TOP_K, announce_model
 from tests.support.worker_process import prefixed_topics
 
 LATENCY_CLICKS_PER_S = 1_000
+GUARANTEES = {"alo": "at_least_once", "eos": "exactly_once"}
 
 
 def main() -> None:
@@ -34,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clicks", type=int, default=200_000, help="clicks of the drain and of the kernel")
     parser.add_argument("--seconds", type=int, default=20, help="length of the latency run")
+    parser.add_argument("--sessions", type=int, default=1_000_000, help="live sessions of restart and memory")
     parser.add_argument("--batch", type=int, default=512, help="clicks in a micro-batch at most")
     parser.add_argument("--threads", type=int, default=1, help="threads of one matrix product")
     options = parser.parse_args()
@@ -42,20 +46,36 @@ def main() -> None:
     with a_broker() as bootstrap:
         console.print(f"kernel: {options.clicks} clicks, batches of {options.batch}")
         kernel = kernel_clicks_per_s(options.clicks, options.batch, options.threads)
-        console.print("drain, at least once")
+        drained: dict[str, float] = {}
+        latency: dict[str, dict[str, float]] = {}
+        for name, guarantee in GUARANTEES.items():
+            flags = [*arguments, "--processing-guarantee", guarantee]
+            console.print(f"drain, {guarantee}")
+            with a_namespace(bootstrap) as prefix:
+                drained[name] = drained_clicks_per_s(bootstrap, prefix, options.clicks, flags)
+        for name, guarantee in GUARANTEES.items():
+            flags = [*arguments, "--processing-guarantee", guarantee]
+            console.print(f"latency at {LATENCY_CLICKS_PER_S} clicks/s, {guarantee}, {options.seconds} s")
+            with a_namespace(bootstrap) as prefix:
+                latency[name] = latency_ms(bootstrap, prefix, LATENCY_CLICKS_PER_S, options.seconds, flags)
+        console.print(f"restart with {options.sessions:,} live sessions")
         with a_namespace(bootstrap) as prefix:
-            drained = drained_clicks_per_s(bootstrap, prefix, options.clicks, arguments)
-        console.print(f"latency at {LATENCY_CLICKS_PER_S} clicks/s, at least once, {options.seconds} s")
-        with a_namespace(bootstrap) as prefix:
-            latency = latency_ms(bootstrap, prefix, LATENCY_CLICKS_PER_S, options.seconds, arguments)
+            ready = ready_s(bootstrap, prefix, options.sessions, arguments)
+    console.print(f"memory of {options.sessions:,} sessions")
+    memory = bytes_per_session(options.sessions)
     result = {
         "kernel_clicks_per_s": round(kernel),
-        "alo_clicks_per_s": round(drained),
-        "alo_over_kernel": round(drained / kernel, 3),
-        "latency_ms": {"alo": latency},
+        "alo_clicks_per_s": round(drained["alo"]),
+        "alo_over_kernel": round(drained["alo"] / kernel, 3),
+        "eos_clicks_per_s": round(drained["eos"]),
+        "eos_over_alo": round(drained["eos"] / drained["alo"], 3),
+        "latency_ms": latency,
+        "ready_s_1m_sessions" if options.sessions == 1_000_000 else "ready_s": ready,
+        "bytes_per_session": memory,
         "machine": machine(),
         "settings": {
             "clicks": options.clicks,
+            "sessions": options.sessions,
             "items": len(ITEMS),
             "hidden_size": HIDDEN_SIZE,
             "top_k": TOP_K,

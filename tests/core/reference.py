@@ -1,10 +1,9 @@
 """What the worker promises, written down click by click: no arrays, no batches, no shared code with the core.
 
-PyTorch's own GRU cell in float64, a dictionary of sessions in the order of their last clicks, lists for all
-else. Slow and plain on purpose.
+PyTorch's own GRU cell in float64 whose states are never rounded, a list of sessions for each partition, lists
+for all else. Slow and plain on purpose.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,14 +27,24 @@ class Limits:
     max_items: int = 100
     top_k: int = 3
     half_life_ms: int = 24 * HOUR_MS
+    duplicate_window: int = 8
 
 
 @dataclass(frozen=True)
 class Click:
+    """One record of the clicks topic.
+
+    Attributes:
+        offset: its place in the partition; None: the next one, whoever feeds it knows which.
+        event: its event id; None: one that no other click has.
+    """
+
     session: str
     item: str
     timestamp_ms: int
     partition: int = 0
+    offset: int | None = None
+    event: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,10 @@ class Expected:
 
 @dataclass
 class Session:
+    name: str
     last_activity_ms: int
-    partition: int
+    source_offset: int = -1
+    events: list[str | None] = field(default_factory=list)  # of all its applied clicks
     history: list[str | None] = field(default_factory=list)  # None: came when the register was full
     state: Tensor | None = None
     last_known: str | None = None
@@ -93,18 +104,33 @@ class PlainModel:
 
 
 class PlainWorker:
-    """The core's behaviour, one click at a time."""
+    """The core's behaviour, one click at a time.
+
+    - A session belongs to the partition of its clicks; the same id in another partition is another session.
+    - The sessions of a partition stand in a line, the latest to be touched last. One that is idle for longer
+      than the limit even after its click stands first.
+    - A click that its session has applied already (its offset is not beyond the last applied one) is
+      `replayed`: answered from what the session is by now; neither counted as popular, nor judged, nor
+      applied; but its answer is what was published last.
+    - A click with one of the last few applied event ids of its session is a `duplicate`: not answered; as if
+      it had not come.
+    - Any other click moves the time of its partition on; then those who stand first in the line of that
+      partition go, as long as they have been idle for too long.
+    - A new session that finds the worker full takes the place of another: of those who stand first in their
+      lines, the one with the earliest last activity; of equal ones that of the lower partition.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.sessions: OrderedDict[str, Session] = OrderedDict()
+        self.lines: dict[int, list[Session]] = {}
         self.registered: list[str] = []
-        self.clicks: list[tuple[str | None, int]] = []  # item and watermark of every click so far
+        self.clicks: list[tuple[str | None, int]] = []  # item and watermark of every applied click so far
         self.next_ranking = 1
         self.popular: dict[str, float] = {}
         self.watermark_ms = 0
         self.watermarks_ms: dict[int, int] = {}
         self.plain: PlainModel | None = None
+        self.late = self.expired = self.evicted = self.replayed = self.duplicates = 0
         self.judged = {"model": 0, "popular": 0}
         self.hits = {"model": 0, "popular": 0}
         self.reciprocal_ranks = {"model": 0.0, "popular": 0.0}
@@ -119,39 +145,72 @@ class PlainWorker:
         return True
 
     def forget(self, partitions: set[int]) -> None:
-        for name in [name for name, session in self.sessions.items() if session.partition in partitions]:
-            del self.sessions[name]
         for partition in partitions:
+            self.lines.pop(partition, None)
             self.watermarks_ms.pop(partition, None)
 
-    def click(self, click: Click, now_ms: int) -> Expected:
-        session = self._session(click, now_ms)
+    def click(self, click: Click, now_ms: int) -> Expected | None:
+        """The answer that is due, None for a duplicate. The click must have an offset."""
+        assert click.offset is not None
+        session = self.find(click.partition, click.session)
+        if session is not None and click.offset <= session.source_offset:
+            self.replayed += 1
+            self._bring_up_to_date(session)
+            return self._publish(session)
+        if session is not None and click.event is not None and click.event in self._recent(session):
+            self.duplicates += 1
+            return None
+        session = self._touched(click, min(click.timestamp_ms, now_ms))
+        session.source_offset = click.offset
+        session.events.append(click.event)
         item = self._register(click.item)
         self._count(item)
         self._judge(session, item)
-        self._advance(session, item)
-        expected = self._answer(session)
-        session.published, session.published_by = expected.best, expected.source
-        return expected
+        self._bring_up_to_date(session)
+        self._step(session, item)
+        session.history.append(item)
+        return self._publish(session)
 
-    def _session(self, click: Click, now_ms: int) -> Session:
-        time_ms = min(click.timestamp_ms, now_ms)
+    def find(self, partition: int, name: str) -> Session | None:
+        line = self.lines.get(partition, [])
+        return next((session for session in line if session.name == name), None)
+
+    def live(self) -> list[tuple[int, str]]:
+        return [(partition, session.name) for partition, line in self.lines.items() for session in line]
+
+    def _recent(self, session: Session) -> list[str | None]:
+        window = self.limits.duplicate_window
+        return session.events[-window:] if window else []
+
+    def _touched(self, click: Click, time_ms: int) -> Session:
+        """The session after time has moved on and everyone has gone who had to, in its new place."""
+        idle_ms = self.limits.idle_timeout_ms
         self.watermark_ms = max(self.watermark_ms, time_ms)
-        self.watermarks_ms[click.partition] = max(self.watermarks_ms.get(click.partition, 0), time_ms)
-        for name, session in list(self.sessions.items()):
-            watermark_ms = self.watermarks_ms[session.partition]
-            if session.last_activity_ms >= watermark_ms - self.limits.idle_timeout_ms:
-                break  # least recently active first
-            del self.sessions[name]
-        found = self.sessions.pop(click.session, None)
-        if found is None or time_ms - found.last_activity_ms > self.limits.idle_timeout_ms:
-            found = Session(time_ms, click.partition)
-        if len(self.sessions) == self.limits.max_sessions:
-            self.sessions.popitem(last=False)
-        self.sessions[click.session] = found
+        now_there_ms = max(self.watermarks_ms.get(click.partition, 0), time_ms)
+        self.watermarks_ms[click.partition] = now_there_ms
+        line = self.lines.setdefault(click.partition, [])
+        while line and now_there_ms - line[0].last_activity_ms > idle_ms:
+            line.pop(0)
+            self.expired += 1
+        found = self.find(click.partition, click.session)
+        if found is None:
+            if len(self.live()) == self.limits.max_sessions:
+                self._evict()
+            found = Session(click.session, time_ms)
+        else:
+            line.remove(found)
+            self.late += time_ms < found.last_activity_ms
+            if time_ms - found.last_activity_ms > idle_ms:
+                found = Session(click.session, time_ms)
         found.last_activity_ms = max(found.last_activity_ms, time_ms)
-        found.partition = click.partition
+        line.insert(0 if now_there_ms - found.last_activity_ms > idle_ms else len(line), found)
         return found
+
+    def _evict(self) -> None:
+        occupied = [partition for partition, line in self.lines.items() if line]
+        first = min(occupied, key=lambda partition: (self.lines[partition][0].last_activity_ms, partition))
+        self.lines[first].pop(0)
+        self.evicted += 1
 
     def _register(self, item: str) -> str | None:
         if item not in self.registered and len(self.registered) < self.limits.max_items:
@@ -173,29 +232,27 @@ class PlainWorker:
             self.hits[by] += 1
             self.reciprocal_ranks[by] += 1 / (session.published.index(item) + 1)
 
-    def _advance(self, session: Session, item: str | None) -> None:
-        if self.plain is not None:
-            if session.encoded_by is not self.plain:
-                session.state, session.last_known = self.plain.start(), None
-                for past in session.history[-self.limits.history_length :]:
-                    self._step(session, past)
-                session.encoded_by = self.plain
-            self._step(session, item)
-        session.history.append(item)
+    def _bring_up_to_date(self, session: Session) -> None:
+        """Re-encode a session that another model has encoded, from the clicks that are kept."""
+        if self.plain is None or session.encoded_by is self.plain:
+            return
+        session.state, session.last_known, session.encoded_by = self.plain.start(), None, self.plain
+        for past in session.history[-self.limits.history_length :]:
+            self._step(session, past)
 
     def _step(self, session: Session, item: str | None) -> None:
-        assert self.plain is not None
-        assert session.state is not None
-        if item in self.plain.rows:
+        if self.plain is not None and session.state is not None and item in self.plain.rows:
             session.state, session.last_known = self.plain.after(session.state, item), item
 
-    def _answer(self, session: Session) -> Expected:
+    def _publish(self, session: Session) -> Expected:
         if self.plain is not None and session.last_known is not None and session.state is not None:
             scores, source = self.plain.scores(session.state, session.last_known), "model"
         else:
             scores, source = self.popular, "popular"
         best = sorted(scores, key=lambda item: (-scores[item], self.registered.index(item)))
-        return Expected(source, scores, best[: self.limits.top_k])
+        expected = Expected(source, scores, best[: self.limits.top_k])
+        session.published, session.published_by = expected.best, source
+        return expected
 
 
 def popular_scores(clicks: list[tuple[str | None, int]], now_ms: int, half_life_ms: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Clicks to recommendations: sessions apart from each other, unknown items, popular items, bounds."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -54,6 +55,8 @@ def test_sessions_do_not_disturb_each_other(pairs: list[tuple[int, int]], cuts: 
         alone.feed([every[number] for number in at])
         assert alone.history(name) == together.history(name)
         for mine, theirs in zip(alone.answers, [together.answers[number] for number in at], strict=True):
+            assert mine is not None
+            assert theirs is not None
             assert mine.source == theirs.source
             if mine.source == "model":  # what is popular is everybody's
                 check_same_answers([mine], [theirs])
@@ -119,7 +122,7 @@ def test_without_a_model_popular_items_are_counted_as_they_come() -> None:
     assert [answer.scores.tolist() for answer in answers][-1] == [3.0, 2.0]
     assert {answer.source for answer in answers} == {"popular"}
     assert run.worker.model_version is None
-    assert run.worker.table.hidden.shape[1] == 0, "no model, no states"
+    assert run.worker.table.hidden.width == 0, "no model, no states"
 
 
 def test_old_popularity_fades_in_event_time() -> None:
@@ -147,7 +150,7 @@ def test_evicted_within_a_batch_both_are_answered_right() -> None:
     expected = [["i0"], ["i1"], ["i1", "i2"], ["i3"], ["i4"], ["i5"]]
     for answer, items in zip(answers, expected, strict=True):
         check_answer(answer, from_model(items))
-    assert run.worker.table.evicted == 4
+    assert run.worker.table.counts.evicted == 4
     assert len(run.worker.table) == 1
 
 
@@ -212,3 +215,79 @@ def test_forgotten_partitions_start_anew_and_the_others_go_on() -> None:
     check_answer(answers[0], from_model(["i3"]))
     check_answer(answers[1], from_model(["i2", "i4"]))
     assert run.judged == {"model": 1, "popular": 0}
+
+
+def test_a_replayed_click_is_answered_from_what_the_session_is_by_now() -> None:
+    run = with_model()
+    run.feed([Click("other", "new", START_MS, 0, 3)])
+    (_, answer) = run.feed([Click("s", "i1", START_MS, 0, 4), Click("s", "i2", START_MS, 0, 5)])
+    judged, popular = dict(run.judged), run.worker.table.watermark_ms
+    again = run.feed([Click("s", "i1", START_MS, 0, 4), Click("s", "unheard of", START_MS + HOUR_MS, 0, 5)])
+    for replayed in again:
+        check_same_answers([replayed], [answer])
+    assert (run.judged, run.worker.table.watermark_ms) == (judged, popular)
+    assert run.history("s") == ["i1", "i2"]
+    assert run.worker.table.counts.replayed == 2
+    assert run.worker.changes() == []
+    assert len(run.worker.register) == len(ITEMS) + 2, "what is not applied registers no item"
+    (third,) = run.feed([Click("s", "i3", START_MS, 0, 6)])
+    check_answer(third, from_model(["i1", "i2", "i3"]))
+
+
+def test_a_replayed_click_is_not_counted_as_popular_again() -> None:
+    run = new_run(Limits(half_life_ms=10**15))
+    run.feed([Click("s", "a", START_MS, 0, 1), Click("t", "b", START_MS, 0, 2)])
+    answers = run.feed([Click("s", "a", START_MS, 0, 1), Click("t", "b", START_MS, 0, 3)])
+    assert (answers[0].items, answers[0].scores.tolist()) == (["a", "b"], [1.0, 1.0])
+    assert (answers[1].items, answers[1].scores.tolist()) == (["b", "a"], [2.0, 1.0])
+
+
+def test_a_replayed_click_is_answered_by_the_model_that_serves_now() -> None:
+    run = new_run(Limits())
+    run.feed([Click("s", "i1", START_MS, 0, 1)])
+    run.adopt(MODEL)
+    (answer,) = run.feed([Click("s", "i1", START_MS, 0, 1)])
+    check_answer(answer, from_model(["i1"]))
+
+
+def test_duplicates_are_not_answered_and_register_nothing() -> None:
+    run = with_model()
+    first = Click("s", "i1", START_MS, 0, 1, "e1")
+    again = Click("s", "unheard of", START_MS, 0, 2, "e1")
+    (answer, nothing, following) = run.advance([first, again, Click("s", "i2", START_MS, 0, 3, "e2")])
+    check_answer(answer, from_model(["i1"]))
+    assert nothing is None
+    check_answer(following, from_model(["i1", "i2"]))
+    judged = dict(run.judged)
+    assert run.advance([replace(again, offset=4), replace(again, offset=5)]) == [None, None]
+    assert run.judged == judged
+    assert run.advance([]) == []
+    assert run.worker.table.counts.duplicates == 3
+    assert len(run.worker.register) == len(ITEMS) + 1
+
+
+def test_a_hundred_thousand_sessions_in_one_batch() -> None:
+    run = with_model(Limits(max_sessions=60_000, top_k=TOP_K))
+    answers = run.feed([Click(f"s{n}", ITEMS[n % 12], START_MS, n % 7) for n in range(100_000)])
+    for number in (0, 1, 50_000, 99_999):
+        check_answer(answers[number], from_model([ITEMS[number % 12]]))
+    assert len(run.worker.table) == 60_000
+    assert run.worker.table.counts.evicted == 40_000
+    changes = run.worker.changes()
+    assert sum(change.history is None for change in changes) == 40_000
+    assert len(changes) == 100_000
+
+
+def test_a_session_with_a_hundred_thousand_clicks() -> None:
+    """Its rings have gone round thousands of times."""
+    run = with_model()
+    items = [ITEMS[(number * number) % 11] for number in range(100_000)]
+    for start in range(0, len(items), 10_000):
+        run.feed([Click("s", item, START_MS) for item in items[start : start + 10_000]])
+    assert run.history("s") == items[-ROOMY.history_length :]
+    (change,) = run.worker.changes()
+    assert change.history is not None
+    assert change.history.items == items[-ROOMY.history_length :]
+    assert change.history.source_offset == 99_999
+    (answer,) = run.feed([Click("s", "i11", START_MS)])
+    check_answer(answer, from_model([*items[-200:], "i11"]))  # a state forgets what lies further back

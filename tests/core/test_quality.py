@@ -21,21 +21,27 @@ clicks = st.lists(
         st.integers(0, 6),  # item clicked; 0 is UNREGISTERED
         answers_of_a_click,
         st.booleans(),  # answered by a model
+        st.booleans(),  # counts: was not judged before
     ),
     max_size=40,
 )
 Figures = list[dict[Source, float]]  # clicks judged, hits, sum of reciprocal ranks
-Clicks = list[tuple[int, int, int, list[int], bool]]
+Clicks = list[tuple[int, int, int, list[int], bool, bool]]
+
+
+def published_table(rows: int = ROWS) -> PublishedTable:
+    return PublishedTable(np.full((rows, TOP_K), NOTHING_PUBLISHED, np.int32), np.zeros(rows, np.uint8))
 
 
 def judge(table: PublishedTable, batch: Clicks) -> Figures:
-    padded = [found + [NOTHING_PUBLISHED] * (TOP_K - len(found)) for *_, found, _ in batch]
+    padded = [found + [NOTHING_PUBLISHED] * (TOP_K - len(found)) for *_, found, _, _ in batch]
     judgement = table.judge(
         np.array([row for row, *_ in batch]),
         np.array([chance == 0 for _, chance, *_ in batch]),
+        np.array([counts for *_, counts in batch]),
         np.array([item for _, _, item, *_ in batch]),
         np.array(padded, np.int32),
-        np.array([by_model for *_, by_model in batch]),
+        np.array([by_model for *_, by_model, _ in batch]),
     )
     found = (judgement.judged, judgement.hits, judgement.reciprocal_ranks)
     return [{source: float(figures[source]) for source in SOURCES} for figures in found]
@@ -44,11 +50,11 @@ def judge(table: PublishedTable, batch: Clicks) -> Figures:
 def literal(every: Clicks) -> Figures:
     judged, hits, ranks = (dict.fromkeys(SOURCES, 0.0) for _ in range(3))
     published: dict[int, tuple[list[int], Source]] = {}
-    for row, chance, item, found, by_model in every:
+    for row, chance, item, found, by_model, counts in every:
         if chance == 0:
             published.pop(row, None)
         recommended, source = published.get(row, ([], "popular"))
-        if recommended:
+        if recommended and counts:
             judged[source] += 1
             if item in recommended:
                 hits[source] += 1
@@ -60,7 +66,7 @@ def literal(every: Clicks) -> Figures:
 @given(clicks, st.sets(st.integers(1, 39), max_size=6))
 @settings(deadline=None, max_examples=200)
 def test_any_slicing_equals_the_literal_reference(every: Clicks, cuts: set[int]) -> None:
-    table = PublishedTable(ROWS, TOP_K)
+    table = published_table()
     bounds = [0, *sorted(cut for cut in cuts if cut < len(every)), len(every)]
     totals = [dict.fromkeys(SOURCES, 0.0) for _ in range(3)]
     for start, end in pairwise(bounds):
@@ -75,10 +81,16 @@ def test_any_slicing_equals_the_literal_reference(every: Clicks, cuts: set[int])
 
 def test_by_hand() -> None:
     """Nothing to judge; second place of a model's answer, a miss of popular items, first place, no answer."""
-    table = PublishedTable(ROWS, TOP_K)
-    assert judge(table, [(4, 0, 1, [2, 3, 5], True)])[0] == {"model": 0, "popular": 0}
+    table = published_table()
+    assert judge(table, [(4, 0, 1, [2, 3, 5], True, True)])[0] == {"model": 0, "popular": 0}
     found = judge(
-        table, [(4, 1, 3, [1, 2], False), (4, 1, 6, [1], True), (4, 1, 1, [], True), (4, 1, 1, [], True)]
+        table,
+        [
+            (4, 1, 3, [1, 2], False, True),
+            (4, 1, 6, [1], True, True),
+            (4, 1, 1, [], True, True),
+            (4, 1, 1, [], True, True),
+        ],
     )
     assert found == [
         {"model": 2, "popular": 1},
@@ -88,18 +100,18 @@ def test_by_hand() -> None:
 
 
 def test_a_fresh_session_is_not_judged_by_what_the_former_one_in_its_row_got() -> None:
-    table = PublishedTable(ROWS, TOP_K)
-    judge(table, [(0, 0, 1, [1, 2, 3], True)])
-    for batch in ([(0, 0, 1, [1], True)], [(0, 1, 2, [4], True), (0, 0, 4, [4], True)]):
+    table = published_table()
+    judge(table, [(0, 0, 1, [1, 2, 3], True, True)])
+    for batch in ([(0, 0, 1, [1], True, True)], [(0, 1, 2, [4], True, True), (0, 0, 4, [4], True, True)]):
         judged, hits, _ = judge(table, batch)
         assert hits["model"] == 0
         assert judged["model"] == len(batch) - 1
 
 
-def test_the_table_grows_to_its_bound_and_keeps_what_it_holds() -> None:
-    table = PublishedTable(5_000, TOP_K)
-    judge(table, [(3, 0, 1, [2], True)])
-    judge(table, [(4_999, 0, 1, [5], False)])
-    judged, hits, ranks = judge(table, [(3, 1, 2, [], True), (4_999, 1, 5, [], True)])
-    assert judged == hits == {"model": 1, "popular": 1}
-    assert ranks == {"model": 1.0, "popular": 1.0}
+def test_a_replayed_click_is_not_judged_and_its_answer_is_what_is_judged_next() -> None:
+    table = published_table()
+    judge(table, [(2, 0, 1, [1], True, True)])
+    assert judge(table, [(2, 1, 1, [4, 5], False, False)])[0] == {"model": 0, "popular": 0}
+    judged, hits, ranks = judge(table, [(2, 1, 5, [], True, True)])
+    assert judged == hits == {"model": 0, "popular": 1}
+    assert ranks == {"model": 0.0, "popular": 0.5}

@@ -93,9 +93,9 @@ class WorkerProcess:
             with error:
                 return error.code, error.read().decode()
 
-    def wait_ready(self, model_version: str | None = None) -> dict[str, Any]:
+    def wait_ready(self, model_version: str | None = None, timeout_s: float = START_S) -> dict[str, Any]:
         """Wait until /readyz says yes (and, where named, that this model serves)."""
-        deadline_s = time.monotonic() + START_S
+        deadline_s = time.monotonic() + timeout_s
         while True:
             status, body = self.get("/readyz")
             found: dict[str, Any] = json.loads(body)

@@ -33,6 +33,10 @@ class HiddenStates:
         """S, numbers in a state."""
         return int(self._values.shape[1])
 
+    def bytes_per_row(self) -> int:
+        """Memory of one state, with its scale."""
+        return self.width * self._values.itemsize + self._scales.itemsize
+
     def resize(self, width: int) -> None:
         """Make room for states of this width; what was there is lost.
 

@@ -65,6 +65,10 @@ class SessionIndex:
         slots[hole] = _EMPTY
         self._count -= 1
 
+    def bytes(self) -> int:
+        """Memory of the slots."""
+        return len(self._slots) * self._slots.itemsize
+
     def rows(self) -> Iterator[int]:
         """Rows of all sessions, in no order."""
         return (row for row in self._slots if row != _EMPTY)

@@ -23,6 +23,7 @@ from worker.core.session_model import SessionModel
 from worker.core.session_table import SessionTable
 from worker.shell.access_rights import acl_hint
 from worker.shell.changelog import ChangelogReader
+from worker.shell.dead_letters import DeadLetters
 from worker.shell.failures import BatchAborted, OutputLost, StopRequested
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
@@ -106,17 +107,11 @@ class Worker:
             self._changelog, self._recommender, self._metrics, settings.on_lost_input, self._explain
         )
         self._restored: dict[int, int] = {}  # partitions that wait for the first model, and where they start
-        self._handler = Handler(
-            self._recommender,
-            self._sink,
-            topics,
-            self._metrics,
-            DeadLetterCap(
-                settings.dead_letter_max_ratio, settings.dead_letter_window, settings.dead_letter_burst
-            ),
-            settings.log_payloads,
-            _now_ms,
+        cap = DeadLetterCap(
+            settings.dead_letter_max_ratio, settings.dead_letter_window, settings.dead_letter_burst
         )
+        dead_letters = DeadLetters(self._sink, topics, self._metrics, cap, settings.log_payloads)
+        self._handler = Handler(self._recommender, self._sink, topics, self._metrics, dead_letters, _now_ms)
         self._trouble = TroubleLog()
         self._counted: dict[Counter, int] = {}
         self._shown_partitions: set[int] = set()

@@ -29,6 +29,9 @@ REACH_BROKER_S = 10.0
 _ANOTHER_BROKER_S = 0.5
 """How long another broker has to take the login that one has refused."""
 
+_NEW_TOPIC_S = 2.0
+"""How long a missing topic is looked for: it may have been created a moment ago."""
+
 _DESCRIBE_S = 10.0
 
 
@@ -47,7 +50,7 @@ def check_start(
         CannotStart: with what is missing and how to mend it.
     """
     admin = _connect(client_config)
-    found = _describe(admin, client_config, topics)
+    found = _describe_patiently(admin, client_config, topics)
     lacking = lacking_rights(admin, client_config, topics, group_id, found)
     if lacking:
         if exactly_once:
@@ -129,35 +132,42 @@ def _no_answer(last_heard: KafkaError | None, client_config: Mapping[str, str]) 
     )
 
 
+def _describe_patiently(
+    admin: AdminClient, client_config: Mapping[str, str], topics: TopicNames
+) -> dict[str, TopicDescription | None]:
+    """As `_describe`, all five. A topic that was made just now may not be known to each broker yet."""
+    give_up_s = time.monotonic() + _NEW_TOPIC_S
+    while missing := needed_rights(topics).keys() - (found := _describe(admin, client_config, topics)).keys():
+        if time.monotonic() >= give_up_s:
+            raise CannotStart(
+                f"missing on {_servers(client_config)}: topic {', '.join(sorted(missing))}. "
+                "Create with: nextclick topics create"
+            )
+        time.sleep(0.1)
+    return found
+
+
 def _describe(
     admin: AdminClient, client_config: Mapping[str, str], topics: TopicNames
 ) -> dict[str, TopicDescription | None]:
-    """The five topics by name; None for one that this principal may not see.
+    """The topics that exist, by name; None for one that this principal may not see.
 
     Asked for by name: in a list of all topics, one that may not be seen looks like one that does not exist.
     """
     names = list(needed_rights(topics))
     found: dict[str, TopicDescription | None] = {}
-    missing = []
     for name, answer in _describe_futures(admin, names).items():
         try:
             found[name] = answer.result()
         except KafkaException as error:
             code = error.args[0].code()
-            if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                missing.append(name)
-            elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 found[name] = None
             elif code in {KafkaError._TIMED_OUT, KafkaError._TRANSPORT}:  # it went away meanwhile
                 raise CannotStart(_no_answer(error.args[0], client_config)) from None
-            else:
+            elif code != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 said = _text(error.args[0], client_config)
                 raise CannotStart(f"topic {name} could not be looked up: {said}") from None
-    if missing:
-        raise CannotStart(
-            f"missing on {_servers(client_config)}: topic {', '.join(missing)}. "
-            "Create with: nextclick topics create"
-        )
     return found
 
 

@@ -1,0 +1,287 @@
+"""A table that is rebuilt from its changelog goes on as if nothing had happened."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.core.driving import (
+    MINUTE_MS,
+    START_MS,
+    Changelog,
+    Run,
+    Step,
+    Swap,
+    batches_of,
+    check_answer,
+    check_same_answers,
+    keys_of,
+    new_run,
+    streams,
+)
+from tests.core.reference import Click, Expected, Limits, PlainModel
+from tests.core.resuming import MODELS, check_same_run_off, check_same_step, step_both
+from worker.core.advance import SessionChange
+from worker.core.session_index import NO_ROW
+
+LONG = 200
+"""History of all clicks: from a shorter one a longer session would be re-encoded from its last clicks."""
+
+roomy = st.builds(
+    Limits,
+    max_sessions=st.just(12),  # all ten sessions and two more
+    history_length=st.just(LONG),
+    duplicate_window=st.sampled_from([0, 1, 3, 8]),
+)
+tight = st.builds(Limits, max_sessions=st.sampled_from([1, 2, 3, 5]), history_length=st.just(LONG))
+cuts = st.sets(st.integers(0, 50), max_size=8)
+
+
+def restored(limits: Limits, records: list[SessionChange], model: int | None) -> Run:
+    run = new_run(limits)
+    for record in records:
+        run.worker.restore(record)
+    if model is not None:
+        run.adopt(MODELS[model])
+    return run
+
+
+def fed_and_logged(run: Run, batches: list[list[Click] | Swap]) -> tuple[Changelog, int | None]:
+    """The changelog of these batches, and the last model among them."""
+    changelog, model = Changelog(), None
+    for batch in batches:
+        if isinstance(batch, Swap):
+            assert run.adopt(MODELS[batch.model])
+            model = batch.model
+        else:
+            run.advance(batch)
+            changelog.write(run.worker)
+    return changelog, model
+
+
+def goes_on_alike(limits: Limits, steps: list[Step], cuts: set[int], number: int, compact: bool) -> None:
+    batches = batches_of(steps, sorted(cuts))
+    number %= len(batches)
+    original, keys = new_run(limits), keys_of(steps)
+    changelog, model = fed_and_logged(original, batches[: number + 1])
+    copy = restored(limits, changelog.compacted() if compact else changelog.records, model)
+    assert copy.worker.changes() == [], "it is as the changelog has it"
+    assert copy.live(keys) == original.live(keys)
+    for batch in batches[number + 1 :]:
+        step_both(original, copy, batch)
+        if not isinstance(batch, Swap):
+            check_same_step(original, copy, keys)
+    check_same_run_off(original, copy, keys)
+
+
+@given(roomy, streams(models=2, size=50), cuts, st.integers(0, 8), st.booleans())
+@settings(deadline=None, max_examples=120)
+def test_it_goes_on_alike_from_any_log(
+    given_limits: Limits, steps: list[Step], given_cuts: set[int], number: int, compact: bool
+) -> None:
+    """With duplicates, replays, expiry and late clicks before and after, compacted or not."""
+    goes_on_alike(given_limits, steps, given_cuts, number, compact)
+
+
+@given(tight, streams(models=2, size=50, gaps_ms=(0, 0, 1, 1_000)), cuts, st.integers(0, 8))
+@settings(deadline=None, max_examples=80)
+def test_it_goes_on_alike_where_sessions_were_evicted(
+    given_limits: Limits, steps: list[Step], given_cuts: set[int], number: int
+) -> None:
+    """Within the idle time: an evicted session can take with it what its partition knew of the time."""
+    goes_on_alike(given_limits, steps, given_cuts, number, compact=True)
+
+
+@given(streams(size=40), cuts, st.integers(1, 4), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_a_smaller_table_takes_the_latest_and_tells_who_had_to_go(
+    steps: list[Step], given_cuts: set[int], max_sessions: int, again: bool
+) -> None:
+    original = new_run(Limits(max_sessions=12))
+    in_one = [replace(step, partition=0) for step in steps if isinstance(step, Click)]
+    changelog, _ = fed_and_logged(original, batches_of(in_one, sorted(given_cuts)))
+    records = changelog.compacted()
+    copy = restored(Limits(max_sessions=max_sessions), records, None)
+    told = copy.worker.changes()
+    kept, gone = records[-max_sessions:], records[: max(len(records) - max_sessions, 0)]
+    keys = {(0, record.session_id) for record in records}
+    assert copy.live(keys) >= {(0, record.session_id) for record in kept[1:]}
+    assert len(copy.worker.table) == len(kept)
+    assert {(0, change.session_id) for change in told} == keys - copy.live(keys)
+    assert [change.history for change in told] == [None] * len(gone)
+    assert copy.worker.table.counts.evicted == len(gone)
+    if again:  # the transaction that told it failed
+        copy.worker.table.rollback()
+        assert copy.worker.changes() == told
+    copy.advance([])
+    assert copy.worker.changes() == [], "told once"
+
+
+def test_who_had_to_go_is_told_after_a_batch_that_changed_nothing() -> None:
+    """The changes of that batch were told; what comes between it and the next one was not."""
+    source = new_run(Limits(max_sessions=9))
+    source.feed([Click(name, "i1", START_MS, 1) for name in "abc"])
+    run = new_run(Limits(max_sessions=2))
+    run.feed([Click("s", "i1", START_MS, 0, 0)])
+    run.feed([Click("s", "i1", START_MS, 0, 0)])
+    assert run.worker.changes() == []
+    for record in source.worker.changes():
+        run.worker.restore(record)
+    (answer,) = run.feed([Click("c", "i2", START_MS, 1, 9)])
+    assert [
+        (change.partition, change.session_id, change.history is None) for change in run.worker.changes()
+    ] == [
+        (0, "s", True),
+        (1, "a", True),
+        (1, "c", False),
+    ]
+    assert answer.source == "popular"
+
+
+def test_who_had_to_go_after_the_others_were_told_is_told_too() -> None:
+    """No batch comes between: a transaction of its own tells of those who had to go."""
+    source = new_run(Limits(max_sessions=9))
+    source.feed([Click(name, "i1", START_MS, 1) for name in "abc"])
+    records = source.worker.changes()
+    run = new_run(Limits(max_sessions=1))
+    gone = []
+    for record in records:
+        run.worker.restore(record)
+        gone.append([change.session_id for change in run.worker.changes()])
+    assert gone == [[], ["a"], ["b"]]
+    run.feed([Click("c", "i2", START_MS, 1, 9)])
+    assert [change.session_id for change in run.worker.changes()] == ["c"]
+
+
+def expect(model: int, items: list[str]) -> Expected:
+    scores = PlainModel(MODELS[model]).scores_after(items)
+    return Expected("model", scores, sorted(scores, key=lambda item: -scores[item])[:3])
+
+
+def two_partitions() -> tuple[Run, Changelog]:
+    """Sessions "a" and "b" in both partitions, "a" of partition 1 the latest."""
+    run, changelog = new_run(), Changelog()
+    run.adopt(MODELS[0])
+    for partition in (0, 1):
+        run.feed([Click("b", "i4", START_MS + partition, partition)])
+        changelog.write(run.worker)
+        run.feed([Click("a", item, START_MS + partition, partition) for item in ("i1", f"i{2 + partition}")])
+        changelog.write(run.worker)
+    return run, changelog
+
+
+def test_one_partition_is_restored_while_another_one_lives() -> None:
+    source, changelog = two_partitions()
+    run = new_run()
+    run.adopt(MODELS[0])
+    run.feed([Click("a", "i5", START_MS, 0), Click("z", "i5", START_MS, 0)])
+    for record in changelog.compacted():
+        if record.partition == 1:
+            run.worker.restore(record)
+    assert run.worker.changes() == []
+    next_offset = source.next_offsets[1]
+    answers = run.feed([Click("a", "i6", START_MS, 0), Click("a", "i7", START_MS, 1, next_offset)])
+    check_answer(answers[0], expect(0, ["i5", "i6"]))
+    check_answer(answers[1], expect(0, ["i1", "i3", "i7"]))
+    assert run.worker.reencoded == 1, "only what was restored"
+    assert {(change.partition, change.session_id) for change in run.worker.changes()} == {(0, "a"), (1, "a")}
+
+
+def test_a_partition_that_was_forgotten_is_restored() -> None:
+    run, changelog = two_partitions()
+    steady, _ = two_partitions()
+    assert run.worker.table.forget_partitions({1}) == 2
+    for record in changelog.compacted():
+        if record.partition == 1:
+            run.worker.restore(record)
+    keys = {(0, "a"), (0, "b"), (1, "a"), (1, "b")}
+    assert run.live(keys) == keys
+    step_both(run, steady, [Click("b", "i1", START_MS, 1), Click("b", "i1", START_MS, 0)])
+    check_same_step(run, steady, keys)
+    check_same_run_off(run, steady, keys)
+
+
+def test_a_session_that_had_expired_vanishes_again_after_its_clicks_are_replayed() -> None:
+    """At least once: the changelog is ahead of the committed offsets."""
+    first = [
+        Click("gone", "i1", START_MS, 0, 0),
+        Click("gone", "i2", START_MS, 0, 1),
+        Click("stays", "i3", START_MS + 31 * MINUTE_MS, 0, 2),
+    ]
+    original = new_run()
+    original.adopt(MODELS[0])
+    changelog, _ = fed_and_logged(original, [first[:2], first[2:]])
+    assert original.live({(0, "gone"), (0, "stays")}) == {(0, "stays")}
+    copy = restored(Limits(), changelog.compacted(), 0)
+    answers = copy.feed(first)
+    check_same_answers(answers[2:], original.answers[2:])
+    assert copy.worker.table.counts.replayed == 1
+    changelog.write(copy.worker)
+    copy.feed([Click("stays", "i4", START_MS + 31 * MINUTE_MS, 0, 3)])
+    changelog.write(copy.worker)
+    assert copy.live({(0, "gone"), (0, "stays")}) == {(0, "stays")}
+    assert copy.history("stays") == ["i3", "i4"]
+    assert [record.session_id for record in changelog.compacted()] == ["stays"]
+
+
+def test_duplicates_and_replays_are_known_after_a_restore() -> None:
+    original = new_run()
+    clicks = [Click("s", "i1", START_MS, 0, number, f"e{number}") for number in range(10)]
+    changelog, _ = fed_and_logged(original, [clicks])
+    copy = restored(Limits(duplicate_window=4), changelog.compacted(), None)
+    assert copy.worker.table.counts.duplicates == 0
+    repeated = [replace(clicks[number], offset=20 + number) for number in (9, 6)]
+    assert copy.advance(repeated) == [None, None]
+    assert copy.advance(clicks[8:]) != [None, None]
+    assert copy.worker.table.counts.replayed == 2
+    assert copy.advance([replace(clicks[5], offset=30)]) != [None], "longer ago than this table remembers"
+
+
+def test_a_session_that_has_ended_is_not_restored() -> None:
+    run = new_run()
+    changelog, _ = fed_and_logged(new_run(), [[Click("s", "i1", START_MS), Click("t", "i1", START_MS)]])
+    for record in changelog.records:
+        run.worker.restore(record)
+    run.worker.restore(SessionChange(0, "s", None))
+    run.worker.restore(SessionChange(0, "never seen", None))
+    run.worker.restore(SessionChange(5, "s", None))
+    assert run.live({(0, "s"), (0, "t")}) == {(0, "t")}
+    assert run.worker.changes() == []
+
+
+def test_a_longer_history_than_fits_is_cut_to_its_last_clicks() -> None:
+    source = new_run(Limits(history_length=6))
+    changelog, _ = fed_and_logged(source, [[Click("s", f"i{n}", START_MS, 0, n) for n in range(6)]])
+    run = restored(Limits(history_length=4), changelog.compacted(), 0)
+    assert run.history("s") == ["i2", "i3", "i4", "i5"]
+    (answer,) = run.feed([Click("s", "i7", START_MS, 0, 6)])
+    check_answer(answer, expect(0, ["i2", "i3", "i4", "i5", "i7"]))
+
+
+def test_a_restored_session_has_nothing_of_the_one_whose_row_it_took() -> None:
+    """Neither its state, nor what was recommended to it."""
+    run = new_run(Limits(max_sessions=1))
+    run.adopt(MODELS[0])
+    changelog, _ = fed_and_logged(new_run(), [[Click("s", "i1", START_MS, 1)]])
+    run.feed([Click("former", "i7", START_MS)])
+    for record in changelog.compacted():
+        run.worker.restore(record)
+    (answer,) = run.feed([Click("s", "i2", START_MS, 1, 5)])
+    check_answer(answer, expect(0, ["i1", "i2"]))
+    assert run.judged == {"model": 0, "popular": 0}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_offsets_that_start_anew(known: bool) -> None:
+    """The clicks topic was made anew: its offsets are those of other clicks."""
+    run = new_run()
+    run.feed([Click("s", "i1", START_MS, 0, 50), Click("s", "i1", START_MS, 1, 50)])
+    if known:
+        run.worker.table.forget_source_offsets(0)
+        run.worker.table.forget_source_offsets(9)
+    clicks = [Click("s", "i2", START_MS, 0, 0, "x"), Click("s", "i2", START_MS, 1, 0, "x")]
+    run.feed(clicks)
+    assert run.history("s", 0) == (["i1", "i2"] if known else ["i1"])
+    assert run.history("s", 1) == ["i1"]
+    assert run.worker.table.row(9, "s") == NO_ROW
