@@ -29,7 +29,7 @@ def event_hash(event_id: str) -> bytes:
     return blake2b(event_id.encode(), digest_size=EVENT_HASH_BYTES).digest()
 
 
-class SessionHistory(msgspec.Struct, frozen=True):
+class SessionHistory(msgspec.Struct, frozen=True, gc=False):
     """The last clicks of one session, oldest first."""
 
     format_version: Annotated[int, Meta(ge=1)]

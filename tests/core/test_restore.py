@@ -278,10 +278,20 @@ def test_offsets_that_start_anew(known: bool) -> None:
     run = new_run()
     run.feed([Click("s", "i1", START_MS, 0, 50), Click("s", "i1", START_MS, 1, 50)])
     if known:
-        run.worker.table.forget_source_offsets(0)
-        run.worker.table.forget_source_offsets(9)
+        run.worker.table.forget_source_offsets(0, 0)
+        run.worker.table.forget_source_offsets(9, 0)
     clicks = [Click("s", "i2", START_MS, 0, 0, "x"), Click("s", "i2", START_MS, 1, 0, "x")]
     run.feed(clicks)
     assert run.history("s", 0) == (["i1", "i2"] if known else ["i1"])
     assert run.history("s", 1) == ["i1"]
     assert run.worker.table.row(9, "s") == NO_ROW
+
+
+@pytest.mark.parametrize(("end", "applied"), [(50, True), (51, False)])
+def test_an_offset_that_the_topic_does_not_have_is_forgotten(end: int, applied: bool) -> None:
+    """What was applied lies before the end of the topic; else it was applied from another one."""
+    run = new_run()
+    run.feed([Click("s", "i1", START_MS, 0, 50)])
+    run.worker.table.forget_source_offsets(0, end)
+    run.feed([Click("s", "i2", START_MS, 0, 7, "x")])
+    assert run.history("s", 0) == (["i1", "i2"] if applied else ["i1"])

@@ -220,6 +220,8 @@ class Recommender:
         self, numbers: NDArray[np.int64], applied: NDArray[np.bool_], watermarks_ms: NDArray[np.int64]
     ) -> list[Ranking]:
         """The popular items at each click; a replayed click has been counted before."""
+        if applied.all():
+            return self._popular.count(numbers, watermarks_ms.tolist(), len(self.register))
         in_force = [self._popular.ranking]
         in_force += self._popular.count(numbers[applied], watermarks_ms[applied].tolist(), len(self.register))
         return [in_force[count] for count in np.cumsum(applied).tolist()]
@@ -252,10 +254,13 @@ class Recommender:
         known = clicked != NOTHING_KNOWN
         if self._model is None or not known.any():
             return states
-        at, items = torch.from_numpy(known), torch.from_numpy(clicked[known])
-        stepped = gru_step(self._model.cell, self._model.embedding[items], states[at])
-        hidden.store(rows[known], stepped)
-        self.table.last_item[rows[known]] = clicked[known]
+        at = np.flatnonzero(known)
+        embedded = self._model.embedding[torch.from_numpy(clicked[at])]
+        stepped = gru_step(self._model.cell, embedded, states if len(at) == len(rows) else states[at])
+        hidden.store(rows[at], stepped)
+        self.table.last_item[rows[at]] = clicked[at]
+        if len(at) == len(rows):
+            return stepped
         states[at] = stepped
         return states
 
@@ -313,7 +318,8 @@ class Recommender:
         if not len(at) or self._model is None or self._scorer is None:
             return []
         clicked = self._model.embedding[torch.from_numpy(last_items[at])]
-        queries = session_query(self._model.query, states[torch.from_numpy(at)], clicked)
+        asking = states if len(at) == len(states) else states[torch.from_numpy(at)]
+        queries = session_query(self._model.query, asking, clicked)
         scores, items = self._scorer.top_k(queries)
         recommended[at, : items.shape[1]] = self._numbers[items.numpy()]
         ids = self._model.items

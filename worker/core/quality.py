@@ -63,13 +63,15 @@ class PublishedTable:
             by_model: bool[n], whether a model made the answer.
         """
         before, before_by_model = self._items[rows], self._by_model[rows] != 0
-        order = np.argsort(rows, kind="stable")
-        follows = rows[order[1:]] == rows[order[:-1]]
-        later, earlier = order[1:][follows], order[:-1][follows]
-        before[later], before_by_model[later] = answers[earlier], by_model[earlier]
-        last = np.append(~follows, True)  # of its row in this batch
-        self._items[rows[order[last]]] = answers[order[last]]
-        self._by_model[rows[order[last]]] = by_model[order[last]]
+        if len(set(rows.tolist())) == len(rows):
+            self._items[rows], self._by_model[rows] = answers, by_model
+        else:
+            order = np.argsort(rows, kind="stable")
+            follows = rows[order[1:]] == rows[order[:-1]]
+            later, earlier = order[1:][follows], order[:-1][follows]
+            before[later], before_by_model[later] = answers[earlier], by_model[earlier]
+            last = order[np.append(~follows, True)]  # of its row in this batch
+            self._items[rows[last]], self._by_model[rows[last]] = answers[last], by_model[last]
         judged = counts & ~fresh & (before[:, 0] != NOTHING_PUBLISHED)
         return _compare(before, before_by_model, judged, clicked)
 
@@ -80,12 +82,16 @@ def _compare(
     judged: NDArray[np.bool_],
     clicked: NDArray[np.int64],
 ) -> Judgement:
+    if not judged.any():
+        return NOTHING_JUDGED
     matches = (published == clicked[:, None]) & (judged & (clicked != UNREGISTERED))[:, None]
-    hit = matches.any(axis=1)
-    reciprocal = np.where(hit, 1.0 / (matches.argmax(axis=1) + 1), 0.0)
+    where, places = matches.nonzero()  # of a click at most one: the items of an answer differ
+    counts: dict[Source, int] = {}
+    hits: dict[Source, int] = {}
+    reciprocal: dict[Source, float] = {}
     sources: dict[Source, NDArray[np.bool_]] = {"model": by_model, "popular": ~by_model}
-    return Judgement(
-        {source: int((judged & of).sum()) for source, of in sources.items()},
-        {source: int((hit & of).sum()) for source, of in sources.items()},
-        {source: float(reciprocal[of].sum()) for source, of in sources.items()},
-    )
+    for source, of in sources.items():
+        counts[source] = int(np.count_nonzero(judged & of))
+        hits[source] = int(np.count_nonzero(of[where]))
+        reciprocal[source] = float((1.0 / (places[of[where]] + 1)).sum()) if len(where) else 0.0
+    return Judgement(counts, hits, reciprocal)

@@ -14,7 +14,7 @@ class Scorer:
     """Exact top-k against one item matrix; owns its buffer, so one per thread.
 
     Args:
-        item_matrix: float32 [V, H], contiguous.
+        item_matrix: float32 [V, H], best in column order.
         top_k: results per query; fewer where the catalogue is smaller.
     """
 

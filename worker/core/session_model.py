@@ -11,13 +11,14 @@ from worker.core.step import CellWeights, QueryWeights, unit_items
 
 @dataclass(frozen=True, eq=False)
 class SessionModel:
-    """A GRU session model. V items, H hidden size; all tensors float32 and contiguous.
+    """A GRU session model. V items, H hidden size; all tensors float32.
 
     Attributes:
         version: of the manifest; published with every recommendation.
         items: item ids; entry i belongs to row i of `embedding` and `item_matrix`.
         embedding: [V, H], what a click feeds to the cell.
-        item_matrix: [V, H], unit-length rows times the temperature: query · rowᵀ is the score.
+        item_matrix: [V, H], unit-length rows times the temperature: query · rowᵀ is the score. It lies in
+            memory column after column, in which the product with few queries is up to twice as quick.
     """
 
     version: str
@@ -41,7 +42,11 @@ def session_model(artefact: Artefact) -> SessionModel:
         version=artefact.manifest.model_version,
         items=artefact.items,
         embedding=embedding,
-        item_matrix=unit_items(embedding).mul_(artefact.manifest.architecture.temperature),
+        item_matrix=_by_columns(unit_items(embedding).mul_(artefact.manifest.architecture.temperature)),
         cell=CellWeights(tensors["w_ih"], tensors["w_hh"], tensors["b_ih"], tensors["b_hh"]),
         query=QueryWeights(tensors["query_hidden"], tensors["query_item"]),
     )
+
+
+def _by_columns(matrix: Tensor) -> Tensor:
+    return matrix.t().contiguous().t()

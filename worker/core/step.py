@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_TINY = 1e-24
+"""Square of the length below which a query is not stretched to unit length: nothing can be asked with it."""
+
 
 class CellWeights(NamedTuple):
     """Weights of one GRU layer; gates stacked in the order reset, update, new."""
@@ -60,7 +63,7 @@ def session_query(query: QueryWeights, h: Tensor, x: Tensor) -> Tensor:
     Against unit-length item vectors their product is the cosine.
     """
     asked = torch.addmm(h @ query.query_hidden.t(), x, query.query_item.t())
-    return functional.normalize(asked, dim=1)
+    return asked * asked.square().sum(dim=1, keepdim=True).clamp_min(_TINY).rsqrt()
 
 
 def unit_items(embedding: Tensor) -> Tensor:

@@ -89,10 +89,11 @@ class PartitionRestorer:
         return chunk.partition, self._where_to_read_on(chunk.partition, chunk.bounds)
 
     def _where_to_read_on(self, partition: int, bounds: Bounds) -> int:
+        self._recommender.table.forget_source_offsets(partition, bounds.end)  # of a topic of the same name
         if bounds.committed < 0:
             return bounds.first
         if bounds.committed > bounds.end:  # the topic was made anew: its offsets count from 0 again
-            self._recommender.table.forget_source_offsets(partition)
+            self._recommender.table.forget_source_offsets(partition, 0)
         elif bounds.committed >= bounds.first:
             return bounds.committed
         return self._go_on_without(partition, bounds)
