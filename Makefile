@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench format pins clean
+.PHONY: help setup demo test bench chaos fuzz soak format pins clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -88,6 +88,16 @@ test: setup ## format check, lint, types, and all tests
 
 bench: setup ## measure the worker: one table and one JSON line
 	@$(BIN)/python -m tests.bench.run
+
+chaos: setup ## kill workers and brokers for ROUNDS=200 (SEED=1, GUARANTEE=at_least_once), compare with a quiet run
+	@$(BIN)/python -m tests.chaos.run --rounds $(or $(ROUNDS),200) --seed $(or $(SEED),1) \
+	    --guarantee $(or $(GUARANTEE),exactly_once)
+
+fuzz: setup ## a million hostile records (RECORDS=…, SEED=…), 100,000 through a broker
+	@$(BIN)/python -m tests.fuzz.run $(if $(RECORDS),--records $(RECORDS)) $(if $(SEED),--seed $(SEED))
+
+soak: setup ## half of the peak rate for MINUTES=30 (GUARANTEE=at_least_once)
+	@$(BIN)/python -m tests.soak.run --minutes $(or $(MINUTES),30) $(if $(GUARANTEE),--guarantee $(GUARANTEE))
 
 format: setup ## put the code into its format, fix what the linter can
 	$(BIN)/ruff format .

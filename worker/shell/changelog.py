@@ -13,15 +13,13 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-import structlog
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from schemas.topics import TopicNames
 from worker.shell.client_config import client_logger, for_consumer, for_producer
-
-log = structlog.get_logger()
+from worker.shell.log import TroubleLog
 
 CHUNK_RECORDS = 1_000
 """Applied between two batches of clicks: about 10 ms of a loop that others wait for."""
@@ -98,6 +96,7 @@ class ChangelogReader:
         self._begun: dict[int, int] = {}  # the same, of what this thread has taken up
         self._restoring: dict[int, _Restoring] = {}
         self._tickets = 0
+        self._trouble = TroubleLog(interval_s=10.0)
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self.failure: KafkaException | None = None
@@ -182,8 +181,9 @@ class ChangelogReader:
             cause = error.args[0]
             if cause.fatal() or cause.code() in _HOPELESS:
                 raise
-            log.warning("restore_waits", reason=cause.str())
+            self._trouble.warning("restore_waits", cause.name(), reason=cause.str(), partitions=sorted(new))
             self._stopping.wait(RETRY_S)
+            self._refresh_metadata()
             return
         self._begun |= new
         for partition, ticket in new.items():
@@ -194,6 +194,13 @@ class ChangelogReader:
                 self._consumer.incremental_assign([at])
             else:
                 self._finish(partition, one, assigned=False)
+
+    def _refresh_metadata(self) -> None:
+        """A broker that came back has a new epoch, of which the client learns only by asking anew."""
+        try:
+            self._admin.list_topics(timeout=ASK_S)
+        except KafkaException as error:
+            self._trouble.warning("restore_waits", "no_metadata", reason=error.args[0].str())
 
     def _bounds(self, partitions: AbstractSet[int]) -> dict[int, Bounds]:
         clicks = self._topics.clicks

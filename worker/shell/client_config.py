@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import structlog
 
+from worker.shell.log import TroubleLog
+
 log = structlog.get_logger()
 
 # librdkafka warns of each setting that is for the other kind of client; the operator gives one set for both.
@@ -31,12 +33,24 @@ def for_producer(config: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in config.items() if not key.startswith(_CONSUMER_ONLY)}
 
 
+SILENCE_S = 10.0
+"""Between two warnings of librdkafka with one code: while brokers are away it has several each second."""
+
+
 class ClientLog(logging.Handler):
-    """Takes librdkafka's own log lines into ours."""
+    """Takes librdkafka's own log lines into ours; its base class locks, so all threads may share it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trouble = TroubleLog(SILENCE_S)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log one line of librdkafka at its level."""
-        log.log(max(record.levelno, logging.INFO), "librdkafka", said=record.getMessage())
+        """Log one line of librdkafka: warnings of one code now and then, with a count of the others."""
+        said = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self._trouble.warning("librdkafka", said.partition(" ")[0], said=said)
+        else:
+            log.info("librdkafka", said=said)
 
 
 def client_logger() -> logging.Logger:

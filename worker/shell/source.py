@@ -80,10 +80,14 @@ class Source:
         explain: Explain,
     ) -> None:
         try:
-            self._consumer = Consumer({**config, "on_commit": self._note_commit}, logger=client_logger())
+            self._consumer = Consumer(
+                {**config, "on_commit": self._note_commit, "error_cb": self._note_error},
+                logger=client_logger(),
+            )
         except KafkaException as error:
             raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
         self._topic = topic
+        self._fatal: KafkaError | None = None
         self._on_left = on_left
         self._explain = explain
         self.assigned: set[int] = set()
@@ -113,8 +117,10 @@ class Source:
             batch = self._consumer.consume(1, timeout_s)
         if batch and len(batch) < max_records:
             batch += self._consumer.consume(max_records - len(batch), 0.0)
+        batch = [record for record in batch if not self._is_error(record)]
+        self._raise_if_fatal()
         # A partition can leave during the second call: what the first one read of it is its new owner's.
-        return self.still_ours([record for record in batch if not self._is_error(record)])
+        return self.still_ours(batch)
 
     def still_ours(self, records: list[Message]) -> list[Message]:
         """The records of partitions that are being read here."""
@@ -133,6 +139,7 @@ class Source:
             self._consumer.pause(self._partitions(self.active))
             self._is_paused = True
         self._held += [record for record in self._consumer.consume(1, 0.0) if not self._is_error(record)]
+        self._raise_if_fatal()
 
     def end_batch(self) -> None:
         """The batch at hand is done or undone: say which partitions left meanwhile."""
@@ -255,14 +262,23 @@ class Source:
             if part.partition not in failed and part.partition in self.assigned:
                 self._committed[part.partition] = part.offset
 
+    def _note_error(self, error: KafkaError) -> None:
+        """What the client tells apart from records; only what is fatal is more than a line in its log."""
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._fatal = self._fatal or error
+
+    def _raise_if_fatal(self) -> None:
+        if self._fatal is not None:
+            raise MustRestart(f"the consumer cannot go on: {self._explain(self._fatal, self._topic)}")
+
     def _is_error(self, record: Message) -> bool:
         """Whether this is an event rather than a record; librdkafka retries what can be retried."""
         error = record.error()
         if error is None:
             return False
-        if error.fatal():
-            raise MustRestart(f"the consumer cannot go on: {self._explain(error, self._topic)}")
-        if error.code() in _HOPELESS:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._note_error(error)
+        elif error.code() in _HOPELESS:
             raise WorkerFailure(f"reading clicks failed: {self._explain(error, self._topic)}")
         partition = record.partition()
         if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:

@@ -38,6 +38,9 @@ TRANSACTION_DEFAULTS = {
 ATTEMPT_S = 1.0
 """How long one call may block: between two attempts the group membership is kept alive."""
 
+STUCK_S = 20.0
+"""How long a call may be repeated while brokers answer: twice the time after which they abort it."""
+
 OPEN_S = 60.0
 """How long a starting worker waits for its transactional id, whose last owner may have one open."""
 
@@ -198,6 +201,14 @@ class ExactlyOnceSink:
             self._is_open = True
 
     def _until_done(self, call: Callable[[], None]) -> None:
+        """Make a call until it is through, as long as it takes while brokers are away.
+
+        Raises:
+            BatchAborted: the transaction has to be aborted.
+            MustRestart: the producer cannot go on, or gets no further though brokers answer.
+            StopRequested: the time to stop has come.
+        """
+        stuck_since_s = time.monotonic()
         while True:
             try:
                 call()
@@ -206,8 +217,21 @@ class ExactlyOnceSink:
                 if cause.fatal() or not cause.retriable() or cause.txn_requires_abort():
                     self._give_up_batch(cause)
                 self._while_waiting()
+                if not self._do_brokers_answer():
+                    stuck_since_s = time.monotonic()
+                elif time.monotonic() - stuck_since_s > STUCK_S:
+                    raise MustRestart(
+                        f"a transaction does not end though brokers answer: {cause.str()}"
+                    ) from None
             else:
                 return
+
+    def _do_brokers_answer(self) -> bool:
+        try:
+            self._producer.list_topics(self._source_topic, timeout=ATTEMPT_S)
+        except KafkaException:
+            return False
+        return True
 
     def _give_up_batch(self, cause: KafkaError) -> NoReturn:
         if cause.code() in _REFUSALS:
