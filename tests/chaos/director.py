@@ -274,10 +274,8 @@ class Director:
         )
         if code == EXIT_RESTART_ME:
             self.counts["restarts_on_75"] += 1
-        elif worker.stop_by_s is not None and (
-            code == 0 or (code == -SIGTERM and not worker.has_logged("{"))
-        ):
-            self.counts["clean_stops"] += 1  # still importing, it had no handler of the signal yet
+        elif worker.stop_by_s is not None and (code == 0 or (code == -SIGTERM and not worker.is_handling)):
+            self.counts["clean_stops"] += 1
         elif code == 1 and met_outage and worker.has_logged("no Kafka broker answered"):
             self.counts["starts_without_broker"] += 1
         else:

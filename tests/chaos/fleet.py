@@ -83,6 +83,11 @@ class Worker:
         return text.encode() in self.log_path.read_bytes()
 
     @property
+    def is_handling(self) -> bool:
+        """Whether SIGTERM meets its handler: not while it still imports, nor when it ends anyway."""
+        return self.has_logged("{") and not self.has_logged("error: ")
+
+    @property
     def is_working(self) -> bool:
         """Whether it has been given partitions: killing it then says more than killing its imports."""
         return self.frozen_until_s is None and self.has_logged("partitions_came")

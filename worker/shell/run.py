@@ -1,13 +1,11 @@
 """The life of a worker: check, start, loop, stop. What happens to a click is in `handler.py`."""
 
-import os
 import signal
 import threading
 import time
 import uuid
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from types import FrameType
 
 import structlog
 import torch
@@ -36,6 +34,7 @@ from worker.shell.settings import WorkerSettings
 from worker.shell.sink import AtLeastOnceSink, Sink
 from worker.shell.source import Source, group_config
 from worker.shell.start_checks import check_start
+from worker.shell.stop_signals import StopSignals
 from worker.shell.transactions import ExactlyOnceSink
 
 log = structlog.get_logger()
@@ -48,6 +47,9 @@ FLUSH_S = 6.0
 
 LEAVE_S = 3.0
 """And then for its last commit and its goodbye to the group; all in all less than the usual grace of 10 s."""
+
+ENDS_WITHIN_S = 9.5
+"""Then the process is ended from outside of the calls that may hold it."""
 
 HOUSEKEEPING_S = 1.0
 STALLED_S = 30.0
@@ -69,9 +71,9 @@ def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topic
     torch.set_num_threads(settings.torch_threads)
     exactly_once = settings.processing_guarantee == "exactly_once"
     check_start(client_config, topics, settings.group_id, exactly_once)
-    worker = Worker(settings, client_config, topics)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, worker.stop)
+    stop = StopSignals()
+    worker = Worker(settings, client_config, topics, stop)
+    stop.watch(ENDS_WITHIN_S)
     worker.serve()
     return 0
 
@@ -80,13 +82,16 @@ class Worker:
     """One worker process: one consumer, one producer, one session table, one thread that uses them."""
 
     def __init__(
-        self, settings: WorkerSettings, client_config: Mapping[str, str], topics: TopicNames
+        self,
+        settings: WorkerSettings,
+        client_config: Mapping[str, str],
+        topics: TopicNames,
+        stop: StopSignals,
     ) -> None:
         self._settings = settings
         self._client_config = client_config
         self._topics = topics
-        self._stop_signal: int | None = None
-        self._stop_by = float("inf")
+        self._stop = stop
         self._left = False
         self._turned_at = self._started_at = time.monotonic()
         registry = CollectorRegistry()
@@ -138,17 +143,6 @@ class Worker:
             self._explain,
         )
 
-    def stop(self, number: int, _: FrameType | None) -> None:
-        """Ask the loop to end after the batch at hand; asked again, end at once.
-
-        A signal handler, so it takes no lock and logs nothing: it may have interrupted either. To end at once
-        loses nothing: what is not committed is read again.
-        """
-        if self._stop_signal is not None:
-            os._exit(128 + number)
-        self._stop_signal = number
-        self._stop_by = time.monotonic() + FLUSH_S
-
     def serve(self) -> None:
         """Turn the loop until asked to stop."""
         settings = self._settings
@@ -176,8 +170,8 @@ class Worker:
         In a thread, because a client that has lost its brokers can be waited for but not interrupted. Who
         does not get to leave is missed by the group after its session timeout, and nothing is lost.
         """
-        if self._stop_signal is not None:
-            log.info("stopping", signal=signal.Signals(self._stop_signal).name)
+        if self._stop.number is not None:
+            log.info("stopping", signal=signal.Signals(self._stop.number).name)
         leaving = threading.Thread(target=self._commit_and_close, name="leave", daemon=True)
         leaving.start()
         leaving.join(self._flush_s() + LEAVE_S)
@@ -194,7 +188,7 @@ class Worker:
         settings = self._settings
         commit_at = housekeeping_at = 0.0
         with RestoreBar() as bar:
-            while self._stop_signal is None:
+            while self._stop.number is None:
                 self._turned_at = now = time.monotonic()
                 if (model := self._watcher.take()) is not None:
                     self._swap(model)
@@ -247,7 +241,7 @@ class Worker:
     def _while_waiting(self) -> None:
         """A call to Kafka has to be made again: stay in the group meanwhile, or go if it is time to."""
         self._turned_at = time.monotonic()
-        if self._turned_at > self._stop_by:
+        if self._turned_at > self._stop.at_s + FLUSH_S:
             raise StopRequested
         self._source.keep_alive()
 
@@ -279,7 +273,7 @@ class Worker:
 
     def _flush_s(self) -> float:
         """How long to wait for acknowledgements: once asked to stop, what is left of the time for it."""
-        return min(FLUSH_S, max(self._stop_by - time.monotonic(), 0.0))
+        return min(FLUSH_S, max(self._stop.at_s + FLUSH_S - time.monotonic(), 0.0))
 
     def _on_left(self, partitions: AbstractSet[int], lost: bool) -> None:
         """Partitions leave: their sessions and gauges go with them. Between batches."""
@@ -333,7 +327,7 @@ class Worker:
         assigned, active = sorted(self._source.assigned), set(self._source.active)
         done, total = self._changelog.progress()
         return Probe(
-            bool(assigned) and active.issuperset(assigned) and self._stop_signal is None,
+            bool(assigned) and active.issuperset(assigned) and self._stop.number is None,
             {
                 "partitions": assigned,
                 "restoring": [partition for partition in assigned if partition not in active],

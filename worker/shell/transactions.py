@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from worker.shell.client_config import client_logger, for_producer
 from worker.shell.failures import BatchAborted, CannotStart, MustRestart, OutputLost
+from worker.shell.log import TroubleLog
 from worker.shell.sink import (
     FULL_QUEUE_WAIT_S,
     PRODUCER_DEFAULTS,
@@ -88,6 +89,7 @@ class ExactlyOnceSink:
             },
             logger=client_logger(),
         )
+        self._trouble = TroubleLog(interval_s=5.0)
         self._is_open = False
         self._refused: OutputLost | None = None
         self._aborts = 0
@@ -216,6 +218,7 @@ class ExactlyOnceSink:
                 cause = error.args[0]
                 if cause.fatal() or not cause.retriable() or cause.txn_requires_abort():
                     self._give_up_batch(cause)
+                self._trouble.warning("transaction_waits", cause.name(), reason=cause.str())
                 self._while_waiting()
                 if not self._do_brokers_answer():
                     stuck_since_s = time.monotonic()

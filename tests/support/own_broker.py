@@ -1,0 +1,52 @@
+"""A broker of their own for the tests of one module: import `bootstrap` and `admin` over the shared ones.
+
+Its transactions time out when they should (brokers look every 10 s by default), and it may be stopped.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from deploy.local_broker import LocalBroker
+
+PROMPT = {
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "200",
+    "group.consumer.min.session.timeout.ms": "3000",
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.heartbeat.interval.ms": "200",
+    "group.consumer.heartbeat.interval.ms": "500",
+}
+
+
+@pytest.fixture(scope="module")
+def own_broker() -> Iterator[LocalBroker]:
+    """A broker for the tests of one module."""
+    with LocalBroker(properties=PROMPT) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def bootstrap(own_broker: LocalBroker) -> str:
+    """`host:port` of it."""
+    return own_broker.bootstrap
+
+
+@pytest.fixture(scope="module")
+def admin(own_broker: LocalBroker) -> AdminClient:
+    """An admin client of it."""
+    return AdminClient({"bootstrap.servers": own_broker.bootstrap})
+
+
+@contextmanager
+def stopped(broker: LocalBroker) -> Iterator[None]:
+    """The broker does not answer meanwhile, as if its machine hung."""
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
