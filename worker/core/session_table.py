@@ -167,8 +167,9 @@ class SessionTable:
         self._partitions: dict[int, _Partition] = {}
         self.watermark_ms = 0
         self.counts = TableCounts()
-        self._owed: dict[tuple[int, str], None] = {}  # changes that came outside of a batch
+        self._owed: dict[tuple[int, str], None] = {}  # whom the changelog must learn of, from before `begin`
         self._owed_are_told = False
+        self._journal: list[_Moved | _Added | _Dropped] = []
         self.begin()
 
     def __len__(self) -> int:
@@ -192,11 +193,15 @@ class SessionTable:
         }
 
     def begin(self) -> None:
-        """What changed up to now is settled: `changes` and `rollback` start from here."""
+        """What changed up to now is settled: `rollback` starts from here, and `changes` forgets what it told;
+        what it was not asked for it will tell with the next changes.
+        """
         if self._owed_are_told:
             self._owed.clear()
             self._owed_are_told = False
-        self._journal: list[_Moved | _Added | _Dropped] = []
+        else:
+            _note(self._owed, self._journal)
+        self._journal = []
         self._images: dict[int, bytes] = {}  # records as they were before this batch
         self._watermarks_before = {p: partition.watermark_ms for p, partition in self._partitions.items()}
         self._watermark_before_ms = self.watermark_ms
@@ -263,13 +268,10 @@ class SessionTable:
         return self._history[rows[:, None], positions], counts
 
     def changes(self) -> list[Change]:
-        """Sessions that changed since `begin`, and those that went outside of a batch; last change last."""
+        """Sessions that changed since this was asked the last time, each at the place of its last change."""
         changed = dict(self._owed)
+        _note(changed, self._journal)
         self._owed_are_told = True
-        for entry in self._journal:
-            key = (entry.partition, entry.session_id)
-            changed.pop(key, None)
-            changed[key] = None
         return [
             Change(partition, session_id, self.row(partition, session_id))
             for partition, session_id in changed
@@ -322,6 +324,7 @@ class SessionTable:
     def forget_partitions(self, partitions: AbstractSet[int]) -> int:
         """Drop the sessions of these partitions of the clicks topic; returns how many. Between batches."""
         gone = 0
+        self.begin()
         for partition in partitions & self._partitions.keys():
             of = self._partitions.pop(partition)
             gone += len(of.index)
@@ -341,6 +344,7 @@ class SessionTable:
         self._owed_are_told = False
         if self._in_batch:
             self._take_back()
+            self._journal.clear()
         self.begin()
 
     def _take_back(self) -> None:
@@ -526,6 +530,14 @@ class SessionTable:
         ring = self._event_ring(row)
         newest = self._seen[row] % self._events * EVENT_HASH_BYTES if self._events else 0
         return ring[newest:] + ring[:newest] if self._seen[row] > self._events else ring
+
+
+def _note(changed: dict[tuple[int, str], None], journal: list["_Moved | _Added | _Dropped"]) -> None:
+    """Add whom these entries are about, each at the place of its last one."""
+    for entry in journal:
+        key = (entry.partition, entry.session_id)
+        changed.pop(key, None)
+        changed[key] = None
 
 
 def _record_type(history_length: int, duplicate_window: int, top_k: int) -> "np.dtype[np.void]":

@@ -1,6 +1,7 @@
 """The path of a click, whole: record → decode and check → advance → encode → recommendations, changelog."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from time import perf_counter
 
 import numpy as np
@@ -28,6 +29,8 @@ class Handler:
         topics: the topic names.
         metrics: of the worker.
         dead_letters: for what is no click.
+        settle_interval_s: how long changes may wait for the changelog, and offsets with them; 0 settles each
+            batch, as a transaction must.
         now_ms: wall clock.
     """
 
@@ -38,6 +41,7 @@ class Handler:
         topics: TopicNames,
         metrics: WorkerMetrics,
         dead_letters: DeadLetters,
+        settle_interval_s: float,
         now_ms: Callable[[], int],
     ) -> None:
         self._recommender = recommender
@@ -45,6 +49,9 @@ class Handler:
         self._topics = topics
         self._metrics = metrics
         self._dead_letters = dead_letters
+        self._settle_interval_s = settle_interval_s
+        self._settle_at_s = 0.0
+        self._positions: dict[int, int] = {}  # next offsets of what is answered and not settled
         self._now_ms = now_ms
 
     def handle(self, records: Sequence[Message]) -> None:
@@ -65,11 +72,12 @@ class Handler:
         try:
             self._publish(good, clicks, advanced.answers)
             self._dead_letters.send(bad)
-            changes = self._log_changes() if clicks else 0
             published = perf_counter()
-            self._sink.end_batch({partition_of(record): offset_of(record) + 1 for record in records})
+            self._positions |= {partition_of(record): offset_of(record) + 1 for record in records}
+            self.settle_if_due()
         except BatchAborted:
             self._recommender.table.rollback()
+            self._positions.clear()
             raise
         committed = perf_counter()
         seconds = self._metrics.stage_seconds
@@ -77,9 +85,28 @@ class Handler:
         seconds["advance"].observe(after_advance - decoded)
         seconds["publish"].observe(published - after_advance)
         seconds["commit"].observe(committed - published)
-        self._metrics.changelog_records.inc(changes)
         self._dead_letters.note(len(records), bad)
         self._count(good, clicks, advanced, len(records))
+
+    def settle_if_due(self) -> None:
+        """Settle what is answered, if that has waited long enough. Raises as of `handle`."""
+        if perf_counter() >= self._settle_at_s:
+            self.settle()
+
+    def settle(self) -> None:
+        """Write what changed to the changelog; then the offsets may be committed. Raises as of `handle`."""
+        if not self._positions:
+            return
+        changes = self._log_changes()
+        self._sink.end_batch(self._positions)
+        self._positions = {}
+        self._metrics.changelog_records.inc(changes)
+        self._settle_at_s = perf_counter() + self._settle_interval_s
+
+    def forget_partitions(self, partitions: AbstractSet[int]) -> None:
+        """Settle these no more: they have left."""
+        for partition in partitions & self._positions.keys():
+            del self._positions[partition]
 
     def _advance(self, records: list[Message], clicks: list[Click], now_ms: int) -> Advanced:
         batch = Batch(

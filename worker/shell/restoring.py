@@ -32,6 +32,7 @@ class PartitionRestorer:
         recommender: whose table is filled.
         metrics: of the worker.
         on_lost_input: what to do where clicks were deleted before they were read.
+        exactly_once: whether changelog and offsets were committed together.
         explain: for messages.
 
     Attributes:
@@ -44,12 +45,14 @@ class PartitionRestorer:
         recommender: Recommender,
         metrics: WorkerMetrics,
         on_lost_input: OnLostInput,
+        exactly_once: bool,
         explain: Explain,
     ) -> None:
         self._reader = reader
         self._recommender = recommender
         self._metrics = metrics
         self._on_lost_input = on_lost_input
+        self._exactly_once = exactly_once
         self._explain = explain
         self._trouble = TroubleLog()
         self.restoring: set[int] = set()
@@ -91,6 +94,8 @@ class PartitionRestorer:
     def _where_to_read_on(self, partition: int, bounds: Bounds) -> int:
         self._recommender.table.forget_source_offsets(partition, bounds.end)  # of a topic of the same name
         if bounds.committed < 0:
+            if self._exactly_once:  # offsets went with their topic, so the histories are of another one
+                self._recommender.table.forget_source_offsets(partition, 0)
             return bounds.first
         if bounds.committed > bounds.end:  # the topic was made anew: its offsets count from 0 again
             self._recommender.table.forget_source_offsets(partition, 0)

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from worker.shell.client_config import client_logger, for_producer
 from worker.shell.failures import BatchAborted, CannotStart, MustRestart, OutputLost
+from worker.shell.hang_watch import HangWatch
 from worker.shell.log import TroubleLog
 from worker.shell.sink import (
     FULL_QUEUE_WAIT_S,
@@ -90,6 +91,7 @@ class ExactlyOnceSink:
             logger=client_logger(),
         )
         self._trouble = TroubleLog(interval_s=5.0)
+        self._hang_watch = HangWatch()
         self._is_open = False
         self._refused: OutputLost | None = None
         self._aborts = 0
@@ -108,7 +110,8 @@ class ExactlyOnceSink:
         deadline_s = time.monotonic() + OPEN_S
         while True:
             try:
-                self._producer.init_transactions(ATTEMPT_S)
+                with self._hang_watch:
+                    self._producer.init_transactions(ATTEMPT_S)
             except KafkaException as error:
                 cause = error.args[0]
                 if not cause.retriable() or time.monotonic() > deadline_s:
@@ -213,7 +216,8 @@ class ExactlyOnceSink:
         stuck_since_s = time.monotonic()
         while True:
             try:
-                call()
+                with self._hang_watch:
+                    call()
             except KafkaException as error:
                 cause = error.args[0]
                 if cause.fatal() or not cause.retriable() or cause.txn_requires_abort():
