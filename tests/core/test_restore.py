@@ -124,6 +124,7 @@ def test_who_had_to_go_is_told_after_a_batch_that_changed_nothing() -> None:
     source.feed([Click(name, "i1", START_MS, 1) for name in "abc"])
     run = new_run(Limits(max_sessions=2))
     run.feed([Click("s", "i1", START_MS, 0, 0)])
+    run.worker.changes()
     run.feed([Click("s", "i1", START_MS, 0, 0)])
     assert run.worker.changes() == []
     for record in source.worker.changes():
@@ -176,6 +177,7 @@ def test_one_partition_is_restored_while_another_one_lives() -> None:
     run = new_run()
     run.adopt(MODELS[0])
     run.feed([Click("a", "i5", START_MS, 0), Click("z", "i5", START_MS, 0)])
+    run.worker.changes()
     for record in changelog.compacted():
         if record.partition == 1:
             run.worker.restore(record)

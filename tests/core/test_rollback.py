@@ -83,6 +83,7 @@ def test_equals_a_table_that_never_saw_the_batch(
     number %= len(batches)
     for batch in batches[:number]:
         step_both(steady, shaken, batch)
+    assert steady.worker.changes() == shaken.worker.changes()
     lost = [elsewhere(*each) for each in aborted]
     lost[-1] += [click for batch in batches[number:][:1] if not isinstance(batch, Swap) for click in batch]
     keys = keys_of(steps) | {key for clicks in lost for key in keys_of(clicks)}
@@ -108,6 +109,7 @@ def test_the_order_in_which_sessions_go_comes_back(clicks: str) -> None:
     run = new_run(Limits(max_sessions=3))
     for name in "abc":
         run.feed([Click(name, "i1", START_MS)])
+    run.worker.changes()
     run.feed([Click(name, "i2", START_MS) for name in clicks])
     run.worker.table.rollback()
     gone = []
@@ -152,6 +154,7 @@ def test_what_came_between_two_batches_is_not_taken_back(told: bool) -> None:
     source.feed([Click("a", "i1", START_MS, 1)])
     (record,) = source.worker.changes()
     run.feed([Click("c", "i1", START_MS, 0)])
+    run.worker.changes()
     run.worker.restore(record)
     if told:
         assert run.worker.changes() == []
@@ -165,6 +168,7 @@ def test_what_came_between_two_batches_is_not_taken_back(told: bool) -> None:
 def test_a_batch_that_follows_a_rolled_back_one_tells_its_own_changes_only() -> None:
     run = new_run(Limits(max_sessions=2))
     run.feed([Click("a", "i1", START_MS), Click("b", "i1", START_MS)])
+    run.worker.changes()
     run.feed([Click("c", "i1", START_MS), Click("d", "i1", START_MS)])
     run.worker.table.rollback()
     run.feed([Click("b", "i2", START_MS)])

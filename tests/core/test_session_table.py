@@ -58,6 +58,12 @@ def click(
     return kind == STARTS
 
 
+def settle(of: SessionTable) -> None:
+    """What changed so far is in the changelog."""
+    of.changes()
+    of.begin()
+
+
 def live(of: SessionTable, *sessions: str, partition: int = 0) -> list[str]:
     return [session for session in sessions if of.row(partition, session) != NO_ROW]
 
@@ -169,7 +175,7 @@ def test_the_first_of_a_partition_with_the_earliest_activity_is_evicted() -> Non
     click(sessions, "b", 1_800, partition=2)
     click(sessions, "c", 2_000, partition=3)
     click(sessions, "late", 1_500, partition=3)
-    sessions.begin()
+    settle(sessions)
     for name in "vwxy":
         click(sessions, name, 2_500, partition=9)
     gone = [(change.partition, change.session_id) for change in sessions.changes() if change.row == NO_ROW]
@@ -242,7 +248,8 @@ def test_forget_partitions() -> None:
     assert [sessions.row(*place) != NO_ROW for place in places] == [True, False, True, False]
     assert sessions.forget_partitions(set()) == 0
     assert (sessions.counts.evicted, sessions.counts.expired) == (0, 0)
-    assert sessions.changes() == [], "whoever has the partition now looks after its sessions"
+    told = [change.session_id for change in sessions.changes()]
+    assert told == ["a", "c"], "whoever has the partition now looks after its sessions"
     assert click(sessions, "b", 101, item=6, partition=1), "taken back, it starts anew"
     assert history(sessions, "b", 1) == [6]
     click(sessions, "e", 102, partition=2)
@@ -264,7 +271,7 @@ def test_a_click_at_or_before_the_last_applied_one_is_replayed() -> None:
     sessions = table()
     touch(sessions, "a", 5_000, offset=20)
     row, _ = touch(sessions, "b", 5_000, offset=30)
-    sessions.begin()
+    settle(sessions)
     for offset in (29, 30):
         assert touch(sessions, "b", 9_000, offset=offset) == (row, REPLAYED)
     assert (sessions.counts.replayed, sessions.changes(), sessions.watermark_ms) == (2, [], 5_000)
@@ -279,7 +286,7 @@ def test_an_event_among_the_last_few_of_its_session_is_a_duplicate(window: int) 
     for event in ("first", "second", "third", "fourth"):
         touch(sessions, "a", 5_000, event=event)
     touch(sessions, "b", 5_000, event="other")
-    sessions.begin()
+    settle(sessions)
     for event in ["fourth", "third", "second", "first"][:window]:
         assert touch(sessions, "a", 9_000, event=event) == (sessions.row(0, "a"), DUPLICATE)
     assert (sessions.counts.duplicates, sessions.changes(), sessions.watermark_ms) == (window, [], 5_000)
@@ -309,6 +316,23 @@ def test_changes_come_by_their_last_change_and_end_with_the_next_batch() -> None
     assert {sessions.changes()[at].row for at in (0, 2)} == {0, 1}
     sessions.begin()
     assert sessions.changes() == []
+
+
+def test_changes_that_nobody_asked_for_are_told_after_later_batches() -> None:
+    """At least once, the changelog is written every few batches; what is rolled back leaves no trace."""
+    sessions = table(max_sessions=9)
+    for batch in (["a", "b"], ["c", "a"]):
+        sessions.begin()
+        for name in batch:
+            click(sessions, name, 5_000)
+    sessions.begin()
+    click(sessions, "undone", 5_000)
+    sessions.changes()
+    sessions.rollback()
+    assert [change.session_id for change in sessions.changes()] == ["b", "c", "a"]
+    sessions.begin()
+    click(sessions, "d", 5_000)
+    assert [change.session_id for change in sessions.changes()] == ["d"]
 
 
 @given(st.integers(0, 4), st.lists(st.integers(0, 2**31), max_size=12, unique=True))
