@@ -28,6 +28,7 @@ help: ## list the targets
 	echo
 	echo '  PYTHON=/path/to/python3   make the environment with this Python'
 	echo '  TORCH_BACKEND=cpu         torch from its own index of builds (cpu, cu126, auto, …), see uv --torch-backend'
+	echo '  JOBS=1                    processes of `make test`, each with a broker of its own; 2 by default'
 	echo '  NEXTCLICK_BOOTSTRAP=host:port   demo and tests use this Kafka cluster instead of starting one'
 
 setup: $(STAMP) ## make or update the environment in .venv (the other targets do it by themselves)
@@ -84,7 +85,7 @@ test: setup ## format check, lint, types, and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(or $(JOBS),2) --dist loadfile
 
 bench: setup ## measure the worker: one table and one JSON line
 	@$(BIN)/python -m tests.bench.run
