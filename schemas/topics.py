@@ -23,6 +23,17 @@ class TopicSpec(msgspec.Struct, frozen=True):
     config: dict[str, str]
 
 
+CHANGELOG_CONFIG = {
+    "cleanup.policy": "compact",
+    # Only closed segments are compacted, and a worker that restores reads all the rest: so they are small.
+    "segment.bytes": str(64 << 20),
+    "min.cleanable.dirty.ratio": "0.2",
+    # Ends of sessions are kept for a day by default, a record for each session of that day. A restore takes
+    # seconds; whoever took longer would find sessions that have ended, and which time ends again.
+    "delete.retention.ms": "600000",
+}
+
+
 def topic_specs(names: TopicNames, partitions: int, clicks_retention_ms: int) -> list[TopicSpec]:
     """The five topics for a clicks topic of so many partitions.
 
@@ -37,6 +48,6 @@ def topic_specs(names: TopicNames, partitions: int, clicks_retention_ms: int) ->
         TopicSpec(names.clicks, partitions, {**delete, "retention.ms": str(clicks_retention_ms)}),
         TopicSpec(names.recommendations, partitions, delete),
         TopicSpec(names.dead_letters, partitions, delete),
-        TopicSpec(names.session_histories, partitions, compact),
+        TopicSpec(names.session_histories, partitions, CHANGELOG_CONFIG),
         TopicSpec(names.models, 1, compact),
     ]

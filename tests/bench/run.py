@@ -20,6 +20,7 @@ from rich.table import Table
 from deploy.local_broker import LocalBroker
 from deploy.topic_admin import create_topics
 from schemas.topics import topic_specs
+from tests.bench.backlog import resident_under_backlog
 from tests.bench.drain import drained_clicks_per_s
 from tests.bench.kernel import kernel_clicks_per_s
 from tests.bench.latency import latency_ms
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--clicks", type=int, default=200_000, help="clicks of the drain and of the kernel")
     parser.add_argument("--seconds", type=int, default=20, help="length of the latency run")
     parser.add_argument("--sessions", type=int, default=1_000_000, help="live sessions of restart and memory")
+    parser.add_argument("--backlog", type=int, default=5_000_000, help="clicks that wait in the topic")
     parser.add_argument("--batch", type=int, default=512, help="clicks in a micro-batch at most")
     parser.add_argument("--threads", type=int, default=1, help="threads of one matrix product")
     options = parser.parse_args()
@@ -61,6 +63,9 @@ def main() -> None:
         console.print(f"restart with {options.sessions:,} live sessions")
         with a_namespace(bootstrap) as prefix:
             ready = ready_s(bootstrap, prefix, options.sessions, arguments)
+        console.print(f"memory under a backlog of {options.backlog:,} clicks")
+        with a_namespace(bootstrap) as prefix:
+            backlog = resident_under_backlog(bootstrap, prefix, options.backlog, arguments)
     console.print(f"memory of {options.sessions:,} sessions")
     memory = bytes_per_session(options.sessions)
     result = {
@@ -72,6 +77,7 @@ def main() -> None:
         "latency_ms": latency,
         "ready_s_1m_sessions" if options.sessions == 1_000_000 else "ready_s": ready,
         "bytes_per_session": memory,
+        "backlog": backlog,
         "machine": machine(),
         "settings": {
             "clicks": options.clicks,

@@ -39,9 +39,16 @@ class Director:
     """
 
     def __init__(
-        self, spec: WorkerSpec, slots: int, broker: LocalBroker, sender: Sender, probe: CommitProbe
+        self,
+        spec: WorkerSpec,
+        slots: int,
+        broker: LocalBroker,
+        sender: Sender,
+        probe: CommitProbe,
+        broker_kills: bool,
     ) -> None:
         self._spec = spec
+        self._broker_kills = broker_kills
         self._broker = broker
         self._sender = sender
         self._probe = probe
@@ -182,8 +189,9 @@ class Director:
 
     def _stop_broker(self, step: Step) -> str:
         began_s = time.monotonic()
-        self._note("SIGKILL to the broker" if step.is_hard else "stopping the broker")
-        if step.is_hard:
+        is_hard = step.is_hard and self._broker_kills
+        self._note("SIGKILL to the broker" if is_hard else "stopping the broker")
+        if is_hard:
             self._broker.kill()
         else:
             self._broker.stop()
@@ -193,7 +201,7 @@ class Director:
         self._broker.start()
         self._outages_s[-1] = (began_s, time.monotonic())
         self.counts["broker_restarts"] += 1
-        how = "killed" if step.is_hard else "stopped"
+        how = "killed" if is_hard else "stopped"
         return f"broker {how}, back after {time.monotonic() - away_s:.1f} s"
 
     def _choose(self, step: Step) -> tuple[int, Worker]:

@@ -86,6 +86,7 @@ class Options:
     group_protocol: str
     sabotage: str | None
     kafka: Sequence[str]
+    broker_kills: bool
     evidence: Path
 
 
@@ -140,7 +141,7 @@ def _run_on(broker: LocalBroker, options: Options, console: Console) -> tuple[di
     spec = WorkerSpec(bootstrap, "chaos", topics, _arguments(options), options.sabotage, options.evidence)
     sender = Sender(bootstrap, topics.clicks, iter(workload.Simulator(options.seed)), options.rate)
     probe = CommitProbe(bootstrap, spec.group_id, topics.clicks, options.partitions)
-    director = Director(spec, options.workers, broker, sender, probe)
+    director = Director(spec, options.workers, broker, sender, probe, options.broker_kills)
     try:
         with ChaosView(console, options.rounds) as view:
             _play(director, sender, options, view)
@@ -289,6 +290,11 @@ def _options() -> tuple[Options, bool]:
     )
     parser.add_argument(
         "--kafka", action="append", default=[], metavar="KEY=VALUE", help="for the workers: debug=eos"
+    )
+    parser.add_argument(
+        "--broker-kills",
+        action="store_true",
+        help="also SIGKILL the broker: a single Kafka 4.3.0 now and then does not come back with its groups",
     )
     parser.add_argument(
         "--evidence", type=Path, default=None, help="folder for logs, kept; default: a temporary one"
