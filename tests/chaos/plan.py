@@ -16,7 +16,8 @@ class Step(NamedTuple):
     `delay_s` passes before the action, `pause_s` after it. `pick` in [0, 1) chooses among those it can hit.
     `down_s` is how long a killed worker or a stopped broker stays away, `frozen_s` how long a worker stands
     still. `keeps_identity`: a worker comes back with the instance id (or the lack of one) that it had.
-    `is_hard`: the broker is killed instead of stopped, where that is allowed; a frozen worker gets a successor of the same name.
+    `is_hard`: the broker is killed instead of stopped, where that is allowed; a frozen worker gets a
+    successor of the same name.
     """
 
     action: Action
