@@ -73,9 +73,7 @@ class Connection:
         for entry in self.kafka:
             if not entry.partition("=")[0].strip() or "=" not in entry:
                 # Not shown: it may be a password that lost its key.
-                raise UsageError(
-                    "--kafka takes key=value, also in file and environment: an entry has no ="
-                )
+                raise UsageError("--kafka takes key=value, also in file and environment: an entry has no =")
             if entry.startswith("bootstrap.servers="):
                 raise UsageError(
                     "bootstrap.servers is set with --bootstrap, NEXTCLICK_BOOTSTRAP or bootstrap = …"
