@@ -119,8 +119,8 @@ FLOW = [
             Query(rate("nextclick_refused_items_total"), "item register full"),
         ],
         "late: older than the latest click of the session, applied all the same. duplicate: an event that "
-        "the session just had, ignored. replayed: applied before a crash, answered again. A key that is not the "
-        "session id spreads a session over workers. Item register full: raise --max-items.",
+        "the session just had, ignored. replayed: applied before a crash, answered again. A key that is not "
+        "the session id spreads a session over workers. Item register full: raise --max-items.",
     ),
     Panel(
         "Outputs not acknowledged", "short", 4,
