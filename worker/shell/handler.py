@@ -75,9 +75,10 @@ class Handler:
             published = perf_counter()
             self._positions |= {partition_of(record): offset_of(record) + 1 for record in records}
             self.settle_if_due()
-        except BatchAborted:
-            self._recommender.table.rollback()
-            self._positions.clear()
+        except BaseException as error:
+            self._positions.clear()  # nothing of it may be settled by a later call
+            if isinstance(error, BatchAborted):
+                self._recommender.table.rollback()
             raise
         committed = perf_counter()
         seconds = self._metrics.stage_seconds
