@@ -257,6 +257,19 @@ def test_forget_partitions() -> None:
     assert sessions.counts.evicted == 0, "the rows are free again"
 
 
+def test_one_click_after_a_quiet_night_ends_a_few_sessions_and_the_next_ones_the_rest() -> None:
+    sessions = table(max_sessions=100)
+    for number in range(40):
+        click(sessions, f"old{number}", 1_000)
+    gone = []
+    for number in range(4):
+        sessions.begin()
+        click(sessions, "new", 50_000 + number)
+        gone.append(sum(change.row == NO_ROW for change in sessions.changes()))
+    assert gone == [16, 16, 8, 0]
+    assert sessions.counts.expired == 40
+
+
 def test_one_id_in_two_partitions_is_two_sessions() -> None:
     sessions = table()
     assert click(sessions, "a", 100, item=1, partition=0)

@@ -123,9 +123,8 @@ class Recommender:
         model_rows = np.full(len(self.register), NOTHING_KNOWN, np.int32)
         model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)
         if self.table.hidden.width != model.hidden_size:
-            self.table.hidden.resize(
-                model.hidden_size
-            )  # the last step that can fail; from here on all is new
+            self.table.hidden.resize(model.hidden_size)
+        # That was the last step that can fail; from here on all is new.
         self._numbers = numbers.astype(np.int32)
         self._model_rows = model_rows
         self._generation = (self._generation + 1) % GENERATIONS

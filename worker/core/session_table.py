@@ -26,6 +26,7 @@ from array import array
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,13 @@ GENERATIONS = 2**15
 """Generations are counted modulo this; a row that sleeps through exactly so many models does not exist."""
 
 NOTHING_KNOWN = -1
+
+EXPIRED_AT_ONCE = 16
+"""Sessions that one click frees at most. The first click after a quiet night would free all of its partition,
+a million tombstones in one transaction; so the clicks after it do their share, sooner than rows run out."""
+
+ENDS_TOLD_AT_ONCE = 2_000
+"""Of sessions for which there was no room in a restore: so many per batch, for the same reason."""
 
 STARTS, CONTINUES, REPLAYED, DUPLICATE = range(4)
 """What a click is to its session; below REPLAYED it is applied."""
@@ -168,6 +176,7 @@ class SessionTable:
         self.watermark_ms = 0
         self.counts = TableCounts()
         self._owed: dict[tuple[int, str], None] = {}  # whom the changelog must learn of, from before `begin`
+        self._left_out: dict[tuple[int, str], None] = {}  # the same, of those that a restore had no room for
         self._owed_are_told = False
         self._journal: list[_Moved | _Added | _Dropped] = []
         self.begin()
@@ -198,6 +207,8 @@ class SessionTable:
         """
         if self._owed_are_told:
             self._owed.clear()
+            for key in list(islice(self._left_out, ENDS_TOLD_AT_ONCE)):
+                del self._left_out[key]
             self._owed_are_told = False
         else:
             _note(self._owed, self._journal)
@@ -269,7 +280,7 @@ class SessionTable:
 
     def changes(self) -> list[Change]:
         """Sessions that changed since this was asked the last time, each at the place of its last change."""
-        changed = dict(self._owed)
+        changed = dict.fromkeys(islice(self._left_out, ENDS_TOLD_AT_ONCE)) | self._owed
         _note(changed, self._journal)
         self._owed_are_told = True
         return [
@@ -301,7 +312,7 @@ class SessionTable:
         self._fill(row, kept)
         # A restored session is as the changelog has it; one that had to make room for it is not.
         evicted = [entry for entry in self._journal if isinstance(entry, _Dropped)]
-        self._owed.update(dict.fromkeys((entry.partition, entry.session_id) for entry in evicted))
+        self._left_out.update(dict.fromkeys((entry.partition, entry.session_id) for entry in evicted))
         self._journal.clear()
         self._images.clear()
 
@@ -332,7 +343,9 @@ class SessionTable:
                 self._next[of.last] = self._free
                 self._free = of.first
         self._live -= gone
-        self._owed = {key: None for key in self._owed if key[0] not in partitions}
+        for owed in (self._owed, self._left_out):
+            for key in [key for key in owed if key[0] in partitions]:
+                del owed[key]
         self.begin()
         return gone
 
@@ -394,7 +407,9 @@ class SessionTable:
         """Drop the sessions of this partition that have been idle too long; returns whether any were."""
         active_since_ms = of.watermark_ms - self._idle_timeout_ms
         dropped = False
-        while (row := of.first) != NO_ROW and self._last_activity_ms[row] < active_since_ms:
+        for _ in range(EXPIRED_AT_ONCE):
+            if (row := of.first) == NO_ROW or self._last_activity_ms[row] >= active_since_ms:
+                break
             self._drop_first(partition, of)
             self.counts.expired += 1
             dropped = True

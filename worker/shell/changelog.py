@@ -137,6 +137,11 @@ class ChangelogReader:
                 del self._wanted[chunk.partition]
         return chunk
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `take` would find something at once."""
+        return not self._chunks.empty()
+
     def progress(self) -> tuple[int, int]:
         """Records read and to be read of all that is being restored, by offsets: compacted ones count."""
         going = list(self._restoring.values())
@@ -177,6 +182,9 @@ class ChangelogReader:
             bounds = self._bounds(new.keys())
             first = self._offsets(self._topics.session_histories, new.keys(), _EARLIEST)
             end = self._offsets(self._topics.session_histories, new.keys(), _LATEST)
+        except TimeoutError:
+            self._trouble.warning("restore_waits", "no_answer", partitions=sorted(new))
+            return
         except KafkaException as error:
             cause = error.args[0]
             if cause.fatal() or cause.code() in _HOPELESS:

@@ -12,7 +12,6 @@ from schemas.recommendation import cloudevents_headers, encode_recommendation
 from schemas.session_history import FORMAT_VERSION, SessionHistory, encode_session_history, event_hash
 from schemas.topics import TopicNames
 from worker.core.advance import Advanced, Answer, Batch, Recommender, SessionChange
-from worker.core.quality import NOTHING_JUDGED
 from worker.shell.dead_letters import BadRecord, DeadLetters
 from worker.shell.failures import BatchAborted
 from worker.shell.metrics import SOURCES, WorkerMetrics
@@ -31,6 +30,7 @@ class Handler:
         dead_letters: for what is no click.
         settle_interval_s: how long changes may wait for the changelog, and offsets with them; 0 settles each
             batch, as a transaction must.
+        is_ours: whether a partition of the clicks topic is assigned to this worker.
         now_ms: wall clock.
     """
 
@@ -42,6 +42,7 @@ class Handler:
         metrics: WorkerMetrics,
         dead_letters: DeadLetters,
         settle_interval_s: float,
+        is_ours: Callable[[int], bool],
         now_ms: Callable[[], int],
     ) -> None:
         self._recommender = recommender
@@ -52,6 +53,7 @@ class Handler:
         self._settle_interval_s = settle_interval_s
         self._settle_at_s = 0.0
         self._positions: dict[int, int] = {}  # next offsets of what is answered and not settled
+        self._is_ours = is_ours
         self._now_ms = now_ms
 
     def handle(self, records: Sequence[Message]) -> None:
@@ -67,7 +69,7 @@ class Handler:
         good, clicks, bad = _decode(records, now_ms)
         self._dead_letters.check(len(records), bad)
         decoded = perf_counter()
-        advanced = self._advance(good, clicks, now_ms) if clicks else Advanced([], 0, NOTHING_JUDGED)
+        advanced = self._advance(good, clicks, now_ms)  # without clicks too: a rollback goes back to here
         after_advance = perf_counter()
         try:
             self._publish(good, clicks, advanced.answers)
@@ -75,10 +77,12 @@ class Handler:
             published = perf_counter()
             self._positions |= {partition_of(record): offset_of(record) + 1 for record in records}
             self.settle_if_due()
-        except BaseException as error:
-            self._positions.clear()  # nothing of it may be settled by a later call
-            if isinstance(error, BatchAborted):
-                self._recommender.table.rollback()
+        except BatchAborted:
+            self._positions.clear()
+            self._recommender.table.rollback()
+            raise
+        except BaseException:
+            self._positions.clear()  # a later call must not commit offsets whose outputs are missing
             raise
         committed = perf_counter()
         seconds = self._metrics.stage_seconds
@@ -143,7 +147,8 @@ class Handler:
     def _log_changes(self) -> int:
         """Write the sessions that changed to the changelog; returns how many."""
         send, topic = self._sink.send, self._topics.session_histories
-        changes = self._recommender.changes()
+        # Whoever has a partition now writes its histories; ours would overwrite newer ones.
+        changes = [change for change in self._recommender.changes() if self._is_ours(change.partition)]
         for change in changes:
             send(topic, change.partition, change.session_id, _changelog_value(change), [])
         return len(changes)

@@ -36,6 +36,7 @@ def headers_of(record: Message) -> list[Header]:
     try:
         headers = _call_headers(record)
     except SystemError:
+        record.set_headers([UNREADABLE_HEADERS])  # a batch that is undone and done again asks once more
         return [UNREADABLE_HEADERS]
     return list(headers.items()) if isinstance(headers, dict) else headers or []
 

@@ -94,7 +94,7 @@ class PartitionRestorer:
     def _where_to_read_on(self, partition: int, bounds: Bounds) -> int:
         self._recommender.table.forget_source_offsets(partition, bounds.end)  # of a topic of the same name
         if bounds.committed < 0:
-            if self._exactly_once:  # offsets went with their topic, so the histories are of another one
+            if self._exactly_once:  # offsets went with their topic, or were reset: everything is applied anew
                 self._recommender.table.forget_source_offsets(partition, 0)
             return bounds.first
         if bounds.committed > bounds.end:  # the topic was made anew: its offsets count from 0 again

@@ -22,7 +22,7 @@ from worker.core.session_table import SessionTable
 from worker.shell.access_rights import acl_hint
 from worker.shell.changelog import ChangelogReader
 from worker.shell.dead_letters import DeadLetters
-from worker.shell.failures import BatchAborted, OutputLost, StopRequested
+from worker.shell.failures import BatchAborted, OutputLost, StopRequested, WorkerFailure
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
 from worker.shell.log import TroubleLog, configure_logging
@@ -133,6 +133,7 @@ class Worker:
             self._metrics,
             dead_letters,
             0.0 if exactly_once else SETTLE_INTERVAL_S,
+            lambda partition: partition in self._source.assigned,
             _now_ms,
         )
         self._trouble = TroubleLog()
@@ -172,6 +173,7 @@ class Worker:
         )
         try:
             self._sink.open()
+            self._source.end_batch()
             self._loop()
         except StopRequested:
             log.warning("stopped_waiting", reason="brokers did not answer", then="read again after restart")
@@ -195,6 +197,7 @@ class Worker:
         leaving.join(self._flush_s() + LEAVE_S)
         if leaving.is_alive():
             log.warning("left_without_goodbye", reason="brokers did not answer", then="read again")
+        self._trouble.tell_suppressed()
 
     def _commit_and_close(self) -> None:
         self._sink.close(LEAVE_S)
@@ -212,9 +215,12 @@ class Worker:
                     self._swap(model)
                 self._take_up_partitions()
                 bar.show(self._restorer.restoring, *self._changelog.progress())
-                wait_s = 0.0 if self._restorer.restoring else settings.poll_timeout_ms / 1000
+                wait_s = settings.poll_timeout_ms / 1000
+                if self._restorer.restoring:
+                    wait_s = 0.0 if self._changelog.has_more else RESTORE_WAIT_S
                 self._answer(self._source.poll_batch(settings.max_batch, wait_s))
                 self._handler.settle_if_due()
+                self._source.end_batch()
                 self._source.acknowledge(self._sink.committable())
                 if now >= commit_at:
                     self._source.commit(wait=False)
@@ -228,6 +234,7 @@ class Worker:
         if arrived := self._source.take_arrived():
             self._restorer.begin(arrived)
         if overtaken := self._source.take_out_of_range():  # by retention: as if they had just arrived
+            self._commit_all()
             self._recommender.table.forget_partitions(overtaken)
             self._restorer.begin(overtaken)
         if self._restorer.restoring:
@@ -284,7 +291,7 @@ class Worker:
         """Bring every output to its end, as far as the time allows, and commit what is acknowledged."""
         try:
             self._handler.settle()
-        except (BatchAborted, OutputLost, StopRequested) as error:
+        except (BatchAborted, WorkerFailure, StopRequested) as error:
             log.warning("not_settled", reason=str(error), then="read again after restart")
         if not self._sink.flush(self._flush_s()):
             log.warning("outputs_unacknowledged", records=len(self._sink), then="read again after restart")

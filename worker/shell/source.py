@@ -48,7 +48,7 @@ def group_config(
     if group_protocol == "consumer":
         config["group.protocol"] = "consumer"
     else:
-        config.setdefault("partition.assignment.strategy", "cooperative-sticky")
+        config["partition.assignment.strategy"] = "cooperative-sticky"
     if instance_id:
         config["group.instance.id"] = instance_id
     return config
@@ -97,6 +97,7 @@ class Source:
         self._held: list[Message] = []  # what came while nothing was asked for
         self._is_paused = False
         self._in_batch = False
+        self._is_rebalancing = False
         self._left_in_batch: list[tuple[set[int], bool]] = []
         self._acknowledged: dict[int, int] = {}
         self._committed: dict[int, int] = {}
@@ -134,6 +135,8 @@ class Source:
         Raises:
             WorkerFailure: the consumer is broken for good.
         """
+        if self._is_rebalancing:  # inside of a callback: the client must not be asked for another one
+            return
         self._in_batch = True
         if not self._is_paused:
             self._consumer.pause(self._partitions(self.active))
@@ -243,13 +246,16 @@ class Source:
     def _let_go(self, consumer: Consumer, partitions: list[TopicPartition], *, lost: bool) -> None:
         gone = {partition.partition for partition in partitions}
         if self._in_batch:
-            self._left_in_batch.append((gone, lost))
+            self._left_in_batch.append((gone, True))  # told when it is too late to commit anything for them
         else:
+            self._is_rebalancing = True
             self._on_left(gone, lost)
+            self._is_rebalancing = False
         consumer.incremental_unassign(self._partitions(gone & self.active))
         self.assigned -= gone
         self.active -= gone
         self._arrived -= gone
+        self._held = [record for record in self._held if record.partition() not in gone]
         for partition in gone:
             self._acknowledged.pop(partition, None)
             self._committed.pop(partition, None)

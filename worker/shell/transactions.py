@@ -79,17 +79,18 @@ class ExactlyOnceSink:
         self._group_metadata = group_metadata
         self._while_waiting = while_waiting
         self._explain = explain
-        self._producer = Producer(
-            {
-                **PRODUCER_DEFAULTS,
-                **TRANSACTION_DEFAULTS,
-                **for_producer(client_config),
-                **PRODUCER_RULES,
-                "transactional.id": transactional_id,
-                "delivery.report.only.error": True,
-            },
-            logger=client_logger(),
-        )
+        settings = {
+            **PRODUCER_DEFAULTS,
+            **TRANSACTION_DEFAULTS,
+            **for_producer(client_config),
+            **PRODUCER_RULES,
+            "transactional.id": transactional_id,
+            "delivery.report.only.error": True,
+        }
+        try:
+            self._producer = Producer(settings, logger=client_logger())
+        except KafkaException as error:
+            raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
         self._trouble = TroubleLog(interval_s=5.0)
         self._hang_watch = HangWatch()
         self._is_open = False
@@ -166,7 +167,10 @@ class ExactlyOnceSink:
             StopRequested: asked to stop while brokers were away.
         """
         if self._is_open:
-            self._until_done(lambda: self._producer.abort_transaction(ATTEMPT_S))
+            try:
+                self._until_done(lambda: self._producer.abort_transaction(ATTEMPT_S))
+            except BatchAborted as error:
+                raise MustRestart(f"a batch cannot be undone: {error}") from None
             self._is_open = False
         if self._refused is not None:
             raise self._refused
@@ -243,6 +247,8 @@ class ExactlyOnceSink:
     def _give_up_batch(self, cause: KafkaError) -> NoReturn:
         if cause.code() in _REFUSALS:
             self._refused = self._refused or OutputLost(self._explain(cause, None))
+        if cause.fatal() and self._refused is not None:
+            raise self._refused
         if cause.fatal() or not (cause.txn_requires_abort() or cause.code() == KafkaError._STATE):
             raise MustRestart(f"the transactional producer cannot go on: {self._explain(cause, None)}")
         raise BatchAborted(cause.str())
