@@ -53,10 +53,10 @@ class OffsetsFirstSink(transactions.ExactlyOnceSink):
 class NoRestoreReader(changelog.ChangelogReader):
     """Finds every changelog empty."""
 
-    def _offsets(self, topic: str, partitions: AbstractSet[int], which: Any) -> dict[int, int]:
+    def _offsets(self, topic: str, partitions: AbstractSet[int]) -> dict[int, tuple[int, int]]:
         if topic == self._topics.session_histories:
-            return dict.fromkeys(partitions, 0)
-        return super()._offsets(topic, partitions, which)
+            return dict.fromkeys(partitions, (0, 0))
+        return super()._offsets(topic, partitions)
 
 
 def offsets_first() -> None:

@@ -222,6 +222,7 @@ def test_a_replayed_click_is_answered_from_what_the_session_is_by_now() -> None:
     run.feed([Click("other", "new", START_MS, 0, 3)])
     (_, answer) = run.feed([Click("s", "i1", START_MS, 0, 4), Click("s", "i2", START_MS, 0, 5)])
     judged, popular = dict(run.judged), run.worker.table.watermark_ms
+    run.worker.changes()
     again = run.feed([Click("s", "i1", START_MS, 0, 4), Click("s", "unheard of", START_MS + HOUR_MS, 0, 5)])
     for replayed in again:
         check_same_answers([replayed], [answer])

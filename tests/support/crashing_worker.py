@@ -80,6 +80,7 @@ class ScriptedHandler(Handler):
         """As of `Handler`."""
         script.read(record.value() or b"" for record in records)
         super().handle(records)
+        self.settle()  # at once, while the script is that of these records
 
 
 class ScriptedExactlyOnceSink(ExactlyOnceSink):

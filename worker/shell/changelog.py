@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from schemas.topics import TopicNames
-from worker.shell.client_config import client_logger, for_consumer, for_producer
+from worker.shell.client_config import client_logger, for_consumer
 from worker.shell.log import TroubleLog
 
 CHUNK_RECORDS = 1_000
@@ -31,9 +29,6 @@ POLL_S = 0.1
 ASK_S = 5.0
 IDLE_S = 1.0
 RETRY_S = 0.5
-
-_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 class Bounds(NamedTuple):
@@ -89,7 +84,17 @@ class ChangelogReader:
             },
             logger=client_logger(),
         )
-        self._admin = AdminClient({**for_producer(client_config)}, logger=client_logger())
+        # Shows offsets as they are for everybody: the end lies behind open transactions.
+        self._ends = Consumer(
+            {
+                **for_consumer(client_config),
+                "client.id": "nextclick-restore-ends",
+                "group.id": group_id,  # the client wants one
+                "isolation.level": "read_uncommitted",
+                "enable.auto.commit": "false",
+            },
+            logger=client_logger(),
+        )
         self._chunks: queue.Queue[Chunk] = queue.Queue(QUEUED_CHUNKS)
         self._lock = threading.Lock()
         self._wanted: dict[int, int] = {}  # partition → ticket
@@ -165,6 +170,7 @@ class ChangelogReader:
         except KafkaException as error:
             self.failure = error
         finally:
+            self._ends.close()
             self._consumer.close()
 
     def _follow_wishes(self) -> None:
@@ -180,11 +186,7 @@ class ChangelogReader:
     def _begin(self, new: Mapping[int, int]) -> None:
         try:
             bounds = self._bounds(new.keys())
-            first = self._offsets(self._topics.session_histories, new.keys(), _EARLIEST)
-            end = self._offsets(self._topics.session_histories, new.keys(), _LATEST)
-        except TimeoutError:
-            self._trouble.warning("restore_waits", "no_answer", partitions=sorted(new))
-            return
+            ends = self._offsets(self._topics.session_histories, new.keys())
         except KafkaException as error:
             cause = error.args[0]
             if cause.fatal() or cause.code() in _HOPELESS:
@@ -195,7 +197,7 @@ class ChangelogReader:
             return
         self._begun |= new
         for partition, ticket in new.items():
-            one = _Restoring(ticket, bounds[partition], first[partition], end[partition])
+            one = _Restoring(ticket, bounds[partition], *ends[partition])
             self._restoring[partition] = one
             if one.end > one.first:
                 at = TopicPartition(self._topics.session_histories, partition, one.first)
@@ -206,7 +208,7 @@ class ChangelogReader:
     def _refresh_metadata(self) -> None:
         """A broker that came back has a new epoch, of which the client learns only by asking anew."""
         try:
-            self._admin.list_topics(timeout=ASK_S)
+            self._ends.list_topics(timeout=ASK_S)
         except KafkaException as error:
             self._trouble.warning("restore_waits", "no_metadata", reason=error.args[0].str())
 
@@ -218,17 +220,15 @@ class ChangelogReader:
             if found.error is not None:
                 raise KafkaException(found.error)
             committed[found.partition] = found.offset
-        first = self._offsets(clicks, partitions, _EARLIEST)
-        end = self._offsets(clicks, partitions, _LATEST)
-        return {p: Bounds(committed[p], first[p], end[p]) for p in partitions}
+        ends = self._offsets(clicks, partitions)
+        return {partition: Bounds(committed[partition], *ends[partition]) for partition in partitions}
 
-    def _offsets(self, topic: str, partitions: AbstractSet[int], which: OffsetSpec) -> dict[int, int]:
-        """Offsets as they are for everybody: the end lies behind open transactions."""
-        asked = {TopicPartition(topic, partition): which for partition in sorted(partitions)}
-        futures = self._admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ASK_S
-        )
-        return {at.partition: int(future.result(2 * ASK_S).offset) for at, future in futures.items()}
+    def _offsets(self, topic: str, partitions: AbstractSet[int]) -> dict[int, tuple[int, int]]:
+        """First offset and the one behind the last, by partition, as brokers know them now."""
+        ends = {}
+        for partition in sorted(partitions):
+            ends[partition] = self._ends.get_watermark_offsets(TopicPartition(topic, partition), ASK_S)
+        return ends
 
     def _read(self) -> None:
         records: dict[int, list[Message]] = {}
