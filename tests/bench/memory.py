@@ -76,6 +76,7 @@ def _feed(recommender: Recommender, items: list[str], start: int, end: int, offs
             START_MS,
         )
     )
+    recommender.changes()  # the worker writes them to the changelog
 
 
 def _resident_bytes() -> int:

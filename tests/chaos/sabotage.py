@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from deploy.cli import main
 from worker.shell import changelog, transactions
+from worker.shell.failures import BatchAborted
 
 BETWEEN_S = 0.1
 """Between offsets and outputs: wide enough to be hit by a kill in a run of a few rounds."""
@@ -44,8 +45,12 @@ class OffsetsFirstSink(transactions.ExactlyOnceSink):
         metadata: Any = self._group_metadata(positions.keys())
         offsets = [TopicPartition(self._source_topic, at, position) for at, position in positions.items()]
         self._of_offsets.begin_transaction()
-        self._of_offsets.send_offsets_to_transaction(offsets, metadata, CALL_S)
-        self._of_offsets.commit_transaction(CALL_S)
+        try:
+            self._of_offsets.send_offsets_to_transaction(offsets, metadata, CALL_S)
+            self._of_offsets.commit_transaction(CALL_S)
+        except KafkaException as error:  # the group moves on meanwhile
+            self._of_offsets.abort_transaction(CALL_S)
+            raise BatchAborted(str(error)) from None
         time.sleep(BETWEEN_S)
         super().end_batch({})
 
