@@ -16,6 +16,7 @@ import orjson
 from schemas.model_artefact import unpack_artefact
 from schemas.session_history import event_hash
 from tests.bench.workload import HIDDEN_SIZE, START_MS, TOP_K
+from tests.soak.observe import resident_mb
 from tests.support.artefacts import write_random_model
 from worker.core.advance import Batch, Recommender
 from worker.core.item_register import ItemRegister
@@ -54,11 +55,11 @@ def measure(sessions: int) -> dict[str, float]:
         path = write_random_model(Path(folder) / "model", items, HIDDEN_SIZE, seed=0, version="bench")
         recommender.adopt(session_model(unpack_artefact(lambda name: (path / name).read_bytes())))
     _feed(recommender, items, sessions, sessions + BATCH, 0)  # what is needed once is there now
-    before = _resident_bytes()
+    before = resident_mb()
     for turn in range(2):
         for start in range(0, sessions, BATCH):
             _feed(recommender, items, start, start + BATCH, turn * sessions)
-    grown = _resident_bytes() - before
+    grown = (resident_mb() - before) * 1e6
     assert len(table) == sessions + BATCH
     return {"all": round(grown / sessions, 1), **table.bytes_per_row()}
 
@@ -77,11 +78,6 @@ def _feed(recommender: Recommender, items: list[str], start: int, end: int, offs
         )
     )
     recommender.changes()  # the worker writes them to the changelog
-
-
-def _resident_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 if __name__ == "__main__":

@@ -227,7 +227,10 @@ class ChangelogReader:
         """First offset and the one behind the last, by partition, as brokers know them now."""
         ends = {}
         for partition in sorted(partitions):
-            ends[partition] = self._ends.get_watermark_offsets(TopicPartition(topic, partition), ASK_S)
+            found = self._ends.get_watermark_offsets(TopicPartition(topic, partition), ASK_S)
+            if found is None:  # how this call says that the time was up
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            ends[partition] = found
         return ends
 
     def _read(self) -> None:

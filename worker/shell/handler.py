@@ -81,8 +81,8 @@ class Handler:
             self._positions.clear()
             self._recommender.table.rollback()
             raise
-        except BaseException:
-            self._positions.clear()  # a later call must not commit offsets whose outputs are missing
+        except BaseException:  # whatever it is, no later call may commit offsets whose outputs are missing
+            self._positions.clear()
             raise
         committed = perf_counter()
         seconds = self._metrics.stage_seconds
