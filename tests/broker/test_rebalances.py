@@ -9,7 +9,7 @@ from tests.broker.test_worker import ITEMS, announce, make_clicks
 from tests.support.artefacts import write_random_model
 from tests.support.exactness import assert_as_if_uninterrupted, wait_answered
 from tests.support.kafka_io import send_clicks
-from tests.support.scrape import lag_labels, metric
+from tests.support.scrape import metric, wait_for_lag_labels
 from tests.support.worker_process import WorkerProcess
 
 PROTOCOLS = {
@@ -50,7 +50,7 @@ def test_sessions_move_with_their_partitions(
             assert sum(live) == len(sessions)
             assert all(live)
             for worker, partitions in zip((first, second), parts, strict=True):
-                assert sorted(lag_labels(worker)) == [str(partition) for partition in partitions]
+                wait_for_lag_labels(worker, partitions)
             assert "partitions_left" not in second.log()
             assert first.terminate() == 0
             send_clicks(bootstrap, topics.clicks, clicks[600:])

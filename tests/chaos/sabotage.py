@@ -19,8 +19,8 @@ from deploy.cli import main
 from worker.shell import changelog, transactions
 from worker.shell.failures import BatchAborted
 
-BETWEEN_S = 0.1
-"""Between offsets and outputs: wide enough to be hit by a kill in a run of a few rounds."""
+BETWEEN_S = 0.4
+"""Between offsets and outputs: nearly all of a batch's time, so that hardly a kill misses it."""
 
 CALL_S = 10.0
 
