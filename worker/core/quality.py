@@ -84,14 +84,18 @@ def _compare(
 ) -> Judgement:
     if not judged.any():
         return NOTHING_JUDGED
-    matches = (published == clicked[:, None]) & (judged & (clicked != UNREGISTERED))[:, None]
+    matches = published == clicked[:, None]
+    matches &= (judged & (clicked != UNREGISTERED))[:, None]
     where, places = matches.nonzero()  # of a click at most one: the items of an answer differ
-    counts: dict[Source, int] = {}
-    hits: dict[Source, int] = {}
-    reciprocal: dict[Source, float] = {}
-    sources: dict[Source, NDArray[np.bool_]] = {"model": by_model, "popular": ~by_model}
-    for source, of in sources.items():
-        counts[source] = int(np.count_nonzero(judged & of))
-        hits[source] = int(np.count_nonzero(of[where]))
-        reciprocal[source] = float((1.0 / (places[of[where]] + 1)).sum()) if len(where) else 0.0
-    return Judgement(counts, hits, reciprocal)
+    of_model = by_model[where]
+    counts, hits = int(np.count_nonzero(judged)), len(where)
+    counts_of_model, hits_of_model = int(np.count_nonzero(judged & by_model)), int(np.count_nonzero(of_model))
+    reciprocal = of_model_reciprocal = 0.0
+    if hits:
+        each = 1.0 / (places + 1)
+        reciprocal, of_model_reciprocal = float(each.sum()), float(each[of_model].sum())
+    return Judgement(
+        {"model": counts_of_model, "popular": counts - counts_of_model},
+        {"model": hits_of_model, "popular": hits - hits_of_model},
+        {"model": of_model_reciprocal, "popular": reciprocal - of_model_reciprocal},
+    )

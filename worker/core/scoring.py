@@ -27,10 +27,12 @@ class Scorer:
 
     def top_k(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The best items for each query [B, H]: scores float32 [B, k], descending, and items int64 [B, k]."""
+        if len(queries) <= self._block:
+            return self._top_k_of_block(queries)
         parts = [self._top_k_of_block(block) for block in torch.split(queries, self._block)]
         return torch.cat([scores for scores, _ in parts]), torch.cat([items for _, items in parts])
 
     def _top_k_of_block(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         scores = torch.mm(queries, self._columns, out=self._scores[: len(queries)])
-        best = torch.topk(scores, self._k, dim=1)
-        return best.values, best.indices
+        values, indices = torch.topk(scores, self._k, dim=1)
+        return values, indices
