@@ -175,7 +175,7 @@ class Worker:
         try:
             self._sink.open()
             self._source.end_batch()
-            # What the imports left would be walked through at each full collection: over 100 ms without a turn.
+            # What imports left would be walked through at each full collection: over 100 ms without a turn.
             gc.freeze()
             self._loop()
         except StopRequested:
