@@ -12,8 +12,8 @@ from schemas.model_manifest import OffsetRange
 from training.identifiers import IdColumn, Identifiers
 
 MAX_EVENTS = 100_000_000
-"""Bound of a log: reading it and sorting it into sessions takes 8 GB (deploy/decisions/0009). More clicks than
-this are a job for a narrower range."""
+"""Bound of a log: to read and sessionise it takes 8 GB (deploy/decisions/0009-large-logs.md). More than this
+is a job for a narrower range."""
 BLOCK_CLICKS = 100_000
 """Clicks that the builder holds as Python text before they become numbers: 20 MB."""
 
