@@ -15,8 +15,8 @@ SHORT = 32
 def count_clicks(
     session: NDArray[np.int32], timestamp_ms: NDArray[np.int64], sessions: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Clicks of each session and the time of its latest one: int64 [S] both; a session without any: 0, 0."""
-    clicks, last_ms = np.zeros(sessions, np.int64), np.zeros(sessions, np.int64)
+    """Clicks of each session and the time of its latest one: int64 [S] both, the latter of use where any is."""
+    clicks, last_ms = np.zeros(sessions, np.int64), np.full(sessions, np.iinfo(np.int64).min)
     _count(session, timestamp_ms, clicks, last_ms)
     return clicks, last_ms
 
@@ -50,8 +50,7 @@ def place_clicks(
 def _count(session, timestamp_ms, clicks, last_ms):  # type: ignore[no-untyped-def]
     for click in range(len(session)):
         owner = session[click]
-        if clicks[owner] == 0 or timestamp_ms[click] > last_ms[owner]:
-            last_ms[owner] = timestamp_ms[click]
+        last_ms[owner] = max(last_ms[owner], timestamp_ms[click])
         clicks[owner] += 1
 
 
