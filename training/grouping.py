@@ -15,7 +15,7 @@ SHORT = 32
 def count_clicks(
     session: NDArray[np.int32], timestamp_ms: NDArray[np.int64], sessions: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Clicks of each session and the time of its latest one: int64 [S] both, the latter of use where any is."""
+    """Clicks of each session and the time of its latest one: int64 [S] both."""
     clicks, last_ms = np.zeros(sessions, np.int64), np.full(sessions, np.iinfo(np.int64).min)
     _count(session, timestamp_ms, clicks, last_ms)
     return clicks, last_ms
