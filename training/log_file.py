@@ -151,6 +151,10 @@ class _Blocks:
         self.sessions.add(table["session_id"])
         self.items.add(table["item_id"])
         self.times.add(table["timestamp"])
+        self.show(total)
+
+    def show(self, total: int) -> None:
+        """Report the rows taken so far."""
         if self.rows >= BLOCK_CLICKS:
             self._report(Progress("read", self.rows, total))
 
@@ -204,6 +208,7 @@ def _parse(file: IO[bytes], kind: str, name: str, columns: Columns, blocks: _Blo
         raise UnreadableLogError(f"{name} is no {kind[1:]} file: it is corrupt") from None
     if not blocks.rows:
         raise UnreadableLogError(f"{name} has a header but no clicks")
+    blocks.show(blocks.rows)
 
 
 def _scan_parquet(

@@ -33,7 +33,7 @@ def shown_progress(console: Console) -> "Iterator[Report]":
 
     def report(at: "Reported") -> None:
         if at.stage not in tasks:
-            tasks[at.stage] = bars.add_task(_TITLES[at.stage], detail="")
+            tasks[at.stage] = bars.add_task(_TITLES[at.stage], total=None, detail="")
         bars.update(tasks[at.stage], completed=at.done, total=at.total or None, detail=_detail(at))
 
     with bars:
