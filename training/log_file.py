@@ -15,6 +15,7 @@ from typing import IO
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from schemas.click import MAX_AHEAD_MS, MIN_TIMESTAMP_MS
 from schemas.identifiers import MAX_ID_BYTES
@@ -92,14 +93,8 @@ def read_click_log(
         raise UnreadableLogError(_nothing_left(path.name, skipped))
     session, session_ids = blocks.sessions.build(good)
     item, item_ids = blocks.items.build(good)
-    timestamp_ms = np.empty(clicks, np.int64)
-    np.concatenate(
-        [np.rint(at[mask]) for at, mask in zip(times_ms, good, strict=True)],
-        out=timestamp_ms,
-        casting="unsafe",
-    )
     return LoadedLog(
-        ClickLog(session, item, timestamp_ms, session_ids, list(item_ids)),
+        ClickLog(session, item, _whole_ms(times_ms, good), session_ids, list(item_ids)),
         "file",
         path.name,
         {reason: count for reason, count in skipped.items() if count},
@@ -272,6 +267,17 @@ def _text(column: pl.Series, name: str) -> pl.Series:
 
 def _is_id(field: str) -> pl.Expr:
     return pl.col(field).str.len_bytes().is_between(1, MAX_ID_BYTES).fill_null(value=False)
+
+
+def _whole_ms(blocks: list[NDArray[np.float64]], good: list[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """The good times of all blocks, rounded: int64 [N]."""
+    whole = np.empty(sum(int(mask.sum()) for mask in good), np.int64)
+    at = 0
+    for block, mask in zip(blocks, good, strict=True):
+        times = np.rint(block[mask])
+        whole[at : at + len(times)] = times
+        at += len(times)
+    return whole
 
 
 def _nothing_left(name: str, skipped: dict[str, int]) -> str:
