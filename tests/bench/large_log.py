@@ -119,9 +119,9 @@ def write_log(path: Path, clicks: int) -> None:
 
 def show(results: dict[str, dict[str, float]]) -> None:
     """Print the results as a table."""
-    table = Table("format", *next(iter(results.values())), title="a large click log")
-    for name, found in results.items():
-        table.add_row(name, *(f"{value:,}" for value in found.values()))
+    table = Table("a large click log", *results)
+    for name in next(iter(results.values())):
+        table.add_row(name, *(f"{found[name]:,}" for found in results.values()))
     Console().print(table)
 
 
