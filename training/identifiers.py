@@ -1,10 +1,10 @@
 """Identifiers of a log in little memory: each kept once, in one polars column, and a number for each click.
 
-A Python list of 28 million session ids takes 2 GB more than the column.
+A short identifier takes 16 bytes in a column, and 68 in a Python list.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import overload
+from typing import SupportsIndex, overload
 
 import numpy as np
 import polars as pl
@@ -24,10 +24,10 @@ class Identifiers(Sequence[str]):
         return iter(self._column)
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: SupportsIndex) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
+    def __getitem__(self, index: SupportsIndex | slice) -> str | list[str]:
         if isinstance(index, slice):
             part: list[str] = self._column[index].to_list()
             return part

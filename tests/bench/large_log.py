@@ -57,7 +57,8 @@ def run(name: str, clicks: int, folder: Path | None) -> dict[str, float]:
         path = Path(there) / f"log.{name}"
         _step("--write", path, clicks)
         found: dict[str, float] = {"clicks": clicks, "file_mb": round(path.stat().st_size / 1e6)}
-        return found | orjson.loads(_step("--read", path, clicks))
+        found.update(orjson.loads(_step("--read", path, clicks)))
+        return found
 
 
 def _step(step: str, path: Path, clicks: int) -> bytes:

@@ -1,5 +1,7 @@
 """Identifiers in columns: the same numbers as from sorting a list, whatever the blocks they come in."""
 
+from random import Random
+
 import numpy as np
 import polars as pl
 from hypothesis import given
@@ -26,9 +28,7 @@ def test_clicks_are_numbered_by_the_sorted_identifiers(blocks: list[list[str]]) 
 
 
 @given(blocks_of_ids, st.randoms(use_true_random=False))
-def test_identifiers_of_clicks_left_out_are_gone(
-    blocks: list[list[str]], random: "np.random.Generator"
-) -> None:
+def test_identifiers_of_clicks_left_out_are_gone(blocks: list[list[str]], random: Random) -> None:
     good = [np.array([random.random() < 0.5 for _ in block], bool) for block in blocks]
     column = IdColumn()
     for block in blocks:

@@ -101,7 +101,8 @@ def test_sessions_are_taken_in_the_order_asked_for(wanted: list[int], at_once: i
         taken = sessions.take(np.array(wanted, np.int64))
     everything = found_sessions(sessions, log)
     assert found_sessions(taken, log) == [everything[s] for s in wanted]
-    assert (taken.items.dtype, taken.starts.dtype) == (np.int32, np.int64)
+    assert taken.items.dtype == np.int32
+    assert taken.starts.dtype == np.int64
 
 
 LOG = log_of(
