@@ -27,7 +27,7 @@ from deploy.settings import UsageError
 from deploy.stop_signals import Stopped, stop_signals
 
 if TYPE_CHECKING:  # needs polars; imported where a log in columns is read
-    from training.log_file import TimestampUnit
+    from training.log_times import TimestampUnit
 
 FLUSH_S = 10.0
 MAX_BAD_LINES_SHOWN = 5

@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from schemas.model_manifest import OffsetRange
+from training.identifiers import IdColumn, Identifiers
 
-MAX_EVENTS = 50_000_000
-"""Bound of a log: its arrays and the sort into sessions stay under 3 GB, on a machine of 8. More clicks than
-this are a job for a narrower range, or for a trainer that spills to disk."""
+MAX_EVENTS = 100_000_000
+"""Bound of a log: to read and sessionise it takes 8 GB (deploy/decisions/0009-large-logs.md). More than this
+is a job for a narrower range."""
+BLOCK_CLICKS = 100_000
+"""Clicks that the builder holds as Python text before they become numbers: 20 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +26,14 @@ class ClickLog:
         session: int32 [N], index into `session_ids`.
         item: int32 [N], index into `item_ids`.
         timestamp_ms: int64 [N], event time; ms since the epoch, or of a made-up clock.
-        session_ids: one entry per session.
-        item_ids: one entry per item.
+        session_ids: one entry per session, sorted.
+        item_ids: one entry per item, sorted.
     """
 
     session: NDArray[np.int32]
     item: NDArray[np.int32]
     timestamp_ms: NDArray[np.int64]
-    session_ids: list[str]
+    session_ids: Identifiers
     item_ids: list[str]
 
     def __len__(self) -> int:
@@ -63,27 +67,32 @@ class ClickLogBuilder:
     """Collects clicks one by one into compact arrays."""
 
     def __init__(self) -> None:
-        self._session = array("i")
-        self._item = array("i")
+        self._sessions = IdColumn()
+        self._items = IdColumn()
         self._timestamp_ms = array("q")
-        self._session_index: dict[str, int] = {}
-        self._item_index: dict[str, int] = {}
+        self._new_sessions: list[str] = []
+        self._new_items: list[str] = []
 
     def __len__(self) -> int:
-        return len(self._session)
+        return len(self._timestamp_ms)
 
     def add(self, session_id: str, item_id: str, timestamp_ms: int) -> None:
         """Append one click; the caller keeps the number under `MAX_EVENTS`."""
-        self._session.append(self._session_index.setdefault(session_id, len(self._session_index)))
-        self._item.append(self._item_index.setdefault(item_id, len(self._item_index)))
+        self._new_sessions.append(session_id)
+        self._new_items.append(item_id)
         self._timestamp_ms.append(timestamp_ms)
+        if len(self._new_items) == BLOCK_CLICKS:
+            self._flush()
 
     def build(self) -> ClickLog:
-        """Return what was added so far, copied out of the builder."""
-        return ClickLog(
-            np.array(self._session, np.int32),
-            np.array(self._item, np.int32),
-            np.array(self._timestamp_ms, np.int64),
-            list(self._session_index),
-            list(self._item_index),
-        )
+        """Return what was added. To be called once."""
+        self._flush()
+        session, session_ids = self._sessions.build()
+        item, item_ids = self._items.build()
+        return ClickLog(session, item, np.array(self._timestamp_ms, np.int64), session_ids, list(item_ids))
+
+    def _flush(self) -> None:
+        self._sessions.add(pl.Series(self._new_sessions, dtype=pl.String))
+        self._items.add(pl.Series(self._new_items, dtype=pl.String))
+        self._new_sessions.clear()
+        self._new_items.clear()

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 import polars as pl
@@ -21,19 +21,17 @@ from schemas.click import MAX_AHEAD_MS, MIN_TIMESTAMP_MS
 from schemas.identifiers import MAX_ID_BYTES
 from training.click_log import MAX_EVENTS, ClickLog, LoadedLog
 from training.errors import UnreadableLogError
-
-TimestampUnit = Literal["auto", "s", "ms", "order"]
+from training.identifiers import IdColumn
+from training.log_times import TimeColumn, TimestampUnit
+from training.progress import Progress, Report, silent
 
 FORMATS = (".tsv", ".csv", ".parquet")
 MAX_UNPACKED_BYTES = 64 << 30
-"""Of a gzipped log: 50 million clicks with the longest identifiers are half of it, a gzip bomb is more."""
+"""Of a gzipped log: 100 million clicks with the longest identifiers are half of it, a gzip bomb is more."""
 CHUNK_BYTES = 1 << 20
 
-ORDER_BELOW = 1e8
-"""Numbers whose median is smaller count events: as seconds they would lie in the first years of the epoch."""
-SECONDS_BELOW = 1e11
-"""As seconds this is the year 5138, as milliseconds March 1973: no click log holds either."""
-ORDER_STEP_MS = 1_000
+BLOCK_CLICKS = 1 << 20
+"""Rows read at once: the reader holds a few blocks, of 20 to 300 MB, beside what is kept of the rows."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,11 @@ def parse_columns(text: str) -> Columns:
 
 
 def read_click_log(
-    path: Path, now_ms: int, columns: Columns | None = None, timestamp_unit: TimestampUnit = "auto"
+    path: Path,
+    now_ms: int,
+    columns: Columns | None = None,
+    timestamp_unit: TimestampUnit = "auto",
+    report: Report = silent,
 ) -> LoadedLog:
     """Read a whole log.
 
@@ -73,31 +75,26 @@ def read_click_log(
         columns: where the columns are not called as in the contracts.
         timestamp_unit: "s" and "ms" since the epoch, fractions allowed; "order" for numbers that only
             order the events: they are put one second apart from the year 2000 on. "auto" decides by the
-            median and says in `remarks` what it understood.
+            size of most of them and says in `remarks` what it understood.
+        report: called after every block of `BLOCK_CLICKS` rows, and not for a log that is one.
 
     Raises:
         UnreadableLogError: see there.
     """
     if not path.is_file():
         raise UnreadableLogError(f"{path} is no file")
-    table, digest = _read_table(path, columns or Columns())
-    if len(table) > MAX_EVENTS:
-        raise UnreadableLogError(f"{path.name} holds {len(table):,} clicks, at most {MAX_EVENTS:,} are read")
-    times_ms, remark = _timestamps_ms(table["timestamp"], timestamp_unit, path.name)
-    missing = table["session_id"].is_null() | table["item_id"].is_null()
-    oversized = _oversized(table["session_id"]) | _oversized(table["item_id"])
-    bad_id = (missing | oversized).fill_null(value=True).to_numpy()
-    bad_time = ~np.isfinite(times_ms) | (times_ms < MIN_TIMESTAMP_MS) | (times_ms > now_ms + MAX_AHEAD_MS)
-    skipped = {"identifier": int(bad_id.sum()), "timestamp": int((bad_time & ~bad_id).sum())}
-    good = ~(bad_id | bad_time)
-    if not good.any():
+    blocks = _Blocks(path.name, report)
+    digest = _read_blocks(path, columns or Columns(), blocks)
+    times_ms, remark = blocks.times.build(timestamp_unit)
+    good = [(at >= MIN_TIMESTAMP_MS) & (at <= now_ms + MAX_AHEAD_MS) for at in times_ms]  # NaN is neither
+    clicks = sum(int(mask.sum()) for mask in good)
+    skipped = {"identifier": blocks.bad_ids, "timestamp": blocks.rows - blocks.bad_ids - clicks}
+    if not clicks:
         raise UnreadableLogError(_nothing_left(path.name, skipped))
-    table = table.filter(pl.Series(good))
-    session, session_ids = _encode(table["session_id"])
-    item, item_ids = _encode(table["item_id"])
-    clicks = ClickLog(session, item, np.rint(times_ms[good]).astype(np.int64), session_ids, item_ids)
+    session, session_ids = blocks.sessions.build(good)
+    item, item_ids = blocks.items.build(good)
     return LoadedLog(
-        clicks,
+        ClickLog(session, item, _whole_ms(times_ms, good), session_ids, list(item_ids)),
         "file",
         path.name,
         {reason: count for reason, count in skipped.items() if count},
@@ -124,8 +121,41 @@ def read_test_sessions(path: Path) -> frozenset[str]:
     return ids
 
 
-def _read_table(path: Path, columns: Columns) -> tuple[pl.DataFrame, str]:
-    """The three columns under their own names, identifiers as text, and the sha256 of the file."""
+class _Blocks:
+    """The three columns of the rows that have identifiers."""
+
+    def __init__(self, name: str, report: Report) -> None:
+        self.sessions = IdColumn()
+        self.items = IdColumn()
+        self.times = TimeColumn(name)
+        self.rows = 0
+        self.bad_ids = 0
+        self._name = name
+        self._report = report
+
+    def add(self, table: pl.DataFrame, total: int) -> None:
+        """Take the next rows of `total` (0: not known)."""
+        table = table.with_columns(_text(table[field], self._name) for field in ("session_id", "item_id"))
+        good = table.select(_is_id("session_id") & _is_id("item_id")).to_series()
+        self.rows += len(table)
+        self.bad_ids += len(table) - int(good.sum())
+        if self.rows > MAX_EVENTS:
+            raise UnreadableLogError(f"{self._name} holds more than {MAX_EVENTS:,} clicks: cut it in time")
+        if not good.all():
+            table = table.filter(good)
+        self.sessions.add(table["session_id"])
+        self.items.add(table["item_id"])
+        self.times.add(table["timestamp"])
+        self.show(total)
+
+    def show(self, total: int) -> None:
+        """Report the rows taken so far."""
+        if self.rows >= BLOCK_CLICKS:
+            self._report(Progress("read", self.rows, total))
+
+
+def _read_blocks(path: Path, columns: Columns, blocks: _Blocks) -> str:
+    """Read the three columns; returns the sha256 of the file."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
     kind = (suffixes[:-1] if packed else suffixes)[-1:]
@@ -135,10 +165,12 @@ def _read_table(path: Path, columns: Columns) -> tuple[pl.DataFrame, str]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         if not packed:
-            return _parse(file, kind[0], path.name, columns), digest
+            _parse(file, kind[0], path.name, columns, blocks)
+            return digest
         with tempfile.TemporaryFile(prefix="nextclick-") as plain:
             _unpack(file, plain, path.name)
-            return _parse(plain, kind[0], path.name, columns), digest
+            _parse(plain, kind[0], path.name, columns, blocks)
+            return digest
 
 
 def _unpack(packed: IO[bytes], plain: IO[bytes], name: str) -> None:
@@ -155,53 +187,60 @@ def _unpack(packed: IO[bytes], plain: IO[bytes], name: str) -> None:
     plain.seek(0)
 
 
-def _parse(file: IO[bytes], kind: str, name: str, columns: Columns) -> pl.DataFrame:
+def _parse(file: IO[bytes], kind: str, name: str, columns: Columns, blocks: _Blocks) -> None:
     if not file.read(1):
         raise UnreadableLogError(f"{name} is empty")
     file.seek(0)
     try:
-        reader = _read_parquet if kind == ".parquet" else _read_tsv if kind == ".tsv" else _read_csv
-        table = reader(file, lambda there: _resolve(there, columns, name))
+        scan = _scan_parquet if kind == ".parquet" else _scan_tsv if kind == ".tsv" else _scan_csv
+        rows, total = scan(file, lambda there: _resolve(there, columns, name))
+        for table in rows.head(MAX_EVENTS + 1).collect_batches(chunk_size=BLOCK_CLICKS):
+            if len(table):
+                blocks.add(table, total)
     except pl.exceptions.PolarsError as error:
         raise UnreadableLogError(f"{name} is no {kind[1:]} file: {str(error).splitlines()[0]}") from None
     except pl.exceptions.PanicException:  # what the reader raises on some corrupt Parquet files
         raise UnreadableLogError(f"{name} is no {kind[1:]} file: it is corrupt") from None
-    if table.is_empty():
+    if not blocks.rows:
         raise UnreadableLogError(f"{name} has a header but no clicks")
-    return table.with_columns(_text(table[field], name) for field in ("session_id", "item_id"))
+    blocks.show(blocks.rows)
 
 
-def _read_parquet(file: IO[bytes], resolve: Callable[[list[str]], dict[str, str]]) -> pl.DataFrame:
+def _scan_parquet(
+    file: IO[bytes], resolve: Callable[[list[str]], dict[str, str]]
+) -> tuple[pl.LazyFrame, int]:
+    """The rows, and how many there are."""
     wanted = resolve(list(pl.read_parquet_schema(file)))
     file.seek(0)
-    return _named(pl.read_parquet(file, columns=list(dict.fromkeys(wanted.values()))), wanted)
+    rows = pl.scan_parquet(file)
+    return _named(rows, wanted), rows.select(pl.len()).collect().item()
 
 
-def _read_tsv(file: IO[bytes], resolve: Callable[[list[str]], dict[str, str]]) -> pl.DataFrame:
-    return _read_csv(file, resolve, separator="\t", quote_char=None)  # a quote in a TSV file is itself
+def _scan_tsv(file: IO[bytes], resolve: Callable[[list[str]], dict[str, str]]) -> tuple[pl.LazyFrame, int]:
+    return _scan_csv(file, resolve, separator="\t", quote_char=None)  # a quote in a TSV file is itself
 
 
-def _read_csv(
+def _scan_csv(
     file: IO[bytes],
     resolve: Callable[[list[str]], dict[str, str]],
     separator: str = ",",
     quote_char: str | None = '"',
-) -> pl.DataFrame:
+) -> tuple[pl.LazyFrame, int]:
+    """The rows, and 0: how many there are is not known."""
     header = pl.read_csv(file, n_rows=0, separator=separator, quote_char=quote_char)
     wanted = resolve(header.columns)
     file.seek(0)
-    table = pl.read_csv(
+    rows = pl.scan_csv(
         file,
-        columns=list(dict.fromkeys(wanted.values())),
         separator=separator,
         quote_char=quote_char,
         infer_schema=False,  # an identifier like 007 is text
     )
-    return _named(table, wanted)
+    return _named(rows, wanted), 0
 
 
-def _named(table: pl.DataFrame, wanted: dict[str, str]) -> pl.DataFrame:
-    return table.select(**{field: pl.col(column) for field, column in wanted.items()})
+def _named(rows: pl.LazyFrame, wanted: dict[str, str]) -> pl.LazyFrame:
+    return rows.select(**{field: pl.col(column) for field, column in wanted.items()})
 
 
 def _resolve(there: list[str], columns: Columns, name: str) -> dict[str, str]:
@@ -226,48 +265,19 @@ def _text(column: pl.Series, name: str) -> pl.Series:
     )
 
 
-def _oversized(ids: pl.Series) -> pl.Series:
-    size = ids.str.len_bytes()
-    return (size == 0) | (size > MAX_ID_BYTES)
+def _is_id(field: str) -> pl.Expr:
+    return pl.col(field).str.len_bytes().is_between(1, MAX_ID_BYTES).fill_null(value=False)
 
 
-def _timestamps_ms(column: pl.Series, unit: TimestampUnit, name: str) -> tuple[NDArray[np.float64], str]:
-    """Times in ms, NaN where there is none, and what they were taken for."""
-    if column.dtype == pl.Datetime:
-        return _float64(column.dt.epoch("ms")), "Timestamps are dates."
-    if column.dtype == pl.String:
-        column = column.str.strip_chars()
-        numbers = column.cast(pl.Float64, strict=False)
-        if numbers.null_count() == len(numbers):
-            dates = column.str.to_datetime(time_zone="UTC", time_unit="ms", strict=False)
-            return _float64(dates.dt.epoch("ms")), "Timestamps are dates."
-        column = numbers
-    elif not column.dtype.is_numeric():
-        raise UnreadableLogError(f"{name}: the timestamp is of type {column.dtype}, neither number nor date")
-    values = _float64(column)
-    values[~np.isfinite(values)] = np.nan
-    if unit == "auto":
-        present = values[~np.isnan(values)]
-        middle = float(np.median(present)) if len(present) else 0.0
-        unit = "order" if middle < ORDER_BELOW else "s" if middle < SECONDS_BELOW else "ms"
-    if unit == "order":
-        return values * ORDER_STEP_MS + MIN_TIMESTAMP_MS, (
-            "Timestamps were taken for order numbers: events one second apart, from the year 2000 on"
-            " (--timestamp-unit s or ms if they are times)."
-        )
-    if unit == "s":
-        return values * 1000, "Timestamps were taken for seconds since the epoch (--timestamp-unit)."
-    return values, "Timestamps were taken for milliseconds since the epoch (--timestamp-unit)."
-
-
-def _float64(column: pl.Series) -> NDArray[np.float64]:
-    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy().copy()
-
-
-def _encode(ids: pl.Series) -> tuple[NDArray[np.int32], list[str]]:
-    """Indices into the sorted list of what occurs, and that list."""
-    codes = ids.rank("dense").to_numpy().astype(np.int32) - np.int32(1)
-    return codes, ids.unique().sort().to_list()
+def _whole_ms(blocks: list[NDArray[np.float64]], good: list[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """The good times of all blocks, rounded: int64 [N]."""
+    whole = np.empty(sum(int(mask.sum()) for mask in good), np.int64)
+    at = 0
+    for block, mask in zip(blocks, good, strict=True):
+        times = np.rint(block[mask])
+        whole[at : at + len(times)] = times
+        at += len(times)
+    return whole
 
 
 def _nothing_left(name: str, skipped: dict[str, int]) -> str:

@@ -10,14 +10,14 @@ class Progress:
     """One report.
 
     Attributes:
-        stage: "replay" counts records, "fit" transitions learned, "evaluate" sessions.
-        done, total: of the stage.
+        stage: "read" counts rows of a file, "replay" records, "fit" transitions learned, "evaluate" sessions.
+        done, total: of the stage; total 0 where it is not known.
         epoch, epochs: of "fit", else 0.
         loss: of "fit", mean since the last report.
         events_per_s: of "fit" since its start.
     """
 
-    stage: Literal["replay", "fit", "evaluate"]
+    stage: Literal["read", "replay", "fit", "evaluate"]
     done: int
     total: int
     epoch: int = 0

@@ -75,9 +75,9 @@ class ClickLogOptions:
         """
         if (file is None) != self.topic:
             raise UsageError("say which clicks: a FILE, or --topic for the clicks topic (and not both)")
-        return self._replay(connection, report) if file is None else self._read(file)
+        return self._replay(connection, report) if file is None else self._read(file, report)
 
-    def _read(self, file: Path) -> "LoadedLog":
+    def _read(self, file: Path, report: "Report") -> "LoadedLog":
         from training.log_file import parse_columns, read_click_log
 
         for name in ("from_time", "to_time", "offsets"):
@@ -87,7 +87,7 @@ class ClickLogOptions:
             columns = None if self.columns is None else parse_columns(self.columns)
         except ValueError as error:
             raise UsageError(f"--columns: {error}") from None
-        return read_click_log(file, _now_ms(), columns, self.timestamp_unit)
+        return read_click_log(file, _now_ms(), columns, self.timestamp_unit, report)
 
     def _replay(self, connection: Connection, report: "Report") -> "LoadedLog":
         from training.replay import ReplayRange, parse_offsets, replay

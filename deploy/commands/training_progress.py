@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from training.progress import Progress as Reported
     from training.progress import Report
 
-_TITLES = {"replay": "replay", "fit": "train", "evaluate": "evaluate"}
+_TITLES = {"read": "read", "replay": "replay", "fit": "train", "evaluate": "evaluate"}
 
 
 @contextmanager
@@ -33,8 +33,8 @@ def shown_progress(console: Console) -> "Iterator[Report]":
 
     def report(at: "Reported") -> None:
         if at.stage not in tasks:
-            tasks[at.stage] = bars.add_task(_TITLES[at.stage], detail="")
-        bars.update(tasks[at.stage], completed=at.done, total=at.total, detail=_detail(at))
+            tasks[at.stage] = bars.add_task(_TITLES[at.stage], total=None, detail="")
+        bars.update(tasks[at.stage], completed=at.done, total=at.total or None, detail=_detail(at))
 
     with bars:
         yield report

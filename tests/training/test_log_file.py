@@ -1,6 +1,7 @@
 """Log files: every format gives the same clicks, every broken file a sentence that says what to do."""
 
 import gzip
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ from schemas.click import MIN_TIMESTAMP_MS
 from tests.training.logs import NOW_MS
 from training.errors import UnreadableLogError
 from training.log_file import Columns, parse_columns, read_click_log, read_test_sessions
+from training.progress import Progress
 
 ROWS = "session_id\titem_id\ttimestamp\na\t007\t1700000000.25\nb\t8\t1700000001\na\tz\t1700000002\n"
 
@@ -111,6 +113,84 @@ def test_bad_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     loaded = read_click_log(path, NOW_MS)
     assert len(loaded.clicks) == 1
     assert loaded.skipped == {"identifier": 3, "timestamp": 5}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows at once."""
+    monkeypatch.setattr("training.log_file.BLOCK_CLICKS", 2)
+
+
+MANY = [(f"s{row % 5}", f"i\n{row % 3}", 1_700_000_000_000 + row * 999) for row in range(23)]
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.parquet"])
+def test_a_log_of_many_blocks_is_read_whole_and_progress_shown(tmp_path: Path, name: str) -> None:
+    table = pl.DataFrame(MANY, ["session_id", "item_id", "timestamp"], orient="row")
+    if name == "log.parquet":
+        table.write_parquet(tmp_path / name, row_group_size=5)
+        path = tmp_path / name
+    else:
+        path = write(tmp_path, name, table.write_csv(quote_style="always"))
+    seen: list[Progress] = []
+    assert clicks(path, report=seen.append) == MANY
+    assert {at.stage for at in seen} == {"read"}
+    assert {at.total for at in seen[:-1]} == {23 if name == "log.parquet" else 0}
+    assert (seen[-1].done, seen[-1].total) == (23, 23)
+    assert len(seen) > 3
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("late", [0, 7])
+def test_dates_are_no_times_where_any_time_is_a_number(tmp_path: Path, late: int) -> None:
+    times = ["2024-01-01T00:00:00Z"] * 8
+    rows = "".join(f"a,x,{at}\n" for at in times)
+    loaded = read_click_log(write(tmp_path, "dates.csv", f"session_id,item_id,timestamp\n{rows}"), NOW_MS)
+    assert loaded.clicks.timestamp_ms.tolist() == [1_704_067_200_000] * 8
+    times[late] = "1700000000"
+    rows = "".join(f"a,x,{at}\n" for at in times)
+    loaded = read_click_log(write(tmp_path, "mixed.csv", f"session_id,item_id,timestamp\n{rows}"), NOW_MS)
+    assert loaded.clicks.timestamp_ms.tolist() == [1_700_000_000_000]
+    assert loaded.skipped == {"timestamp": 7}
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_all_dates_have_the_pattern_of_the_first_of_them(tmp_path: Path) -> None:
+    times = ["soon", "2024-01-02 00:00:00", "2024-01-03 00:00:00", "", "04-01-2024", "05-01-2024", "later"]
+    rows = "".join(f"a,x,{at}\n" for at in times)
+    loaded = read_click_log(write(tmp_path, "log.csv", f"session_id,item_id,timestamp\n{rows}"), NOW_MS)
+    assert loaded.clicks.timestamp_ms.tolist() == [1_704_153_600_000, 1_704_240_000_000]
+    assert loaded.skipped == {"timestamp": 5}
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_bad_rows_are_counted_in_all_blocks(tmp_path: Path) -> None:
+    rows = ",x,1\n,x,1\na,x,1700000000\nb,,1\nb,y,soon\nc,z,1700000001\n"
+    loaded = read_click_log(write(tmp_path, "log.csv", f"session_id,item_id,timestamp\n{rows}"), NOW_MS)
+    assert loaded.skipped == {"identifier": 3, "timestamp": 1}
+    assert (list(loaded.clicks.session_ids), loaded.clicks.item_ids) == (["a", "c"], ["x", "z"])
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_log_over_the_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "log.tsv", ROWS)
+    monkeypatch.setattr("training.log_file.MAX_EVENTS", 3)
+    assert len(clicks(path)) == 3
+    monkeypatch.setattr("training.log_file.MAX_EVENTS", 2)
+    with pytest.raises(UnreadableLogError, match="more than 2 clicks"):
+        clicks(path)
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    table = pl.DataFrame(MANY, ["session_id", "item_id", "timestamp"], orient="row")
+    table.write_parquet(path, row_group_size=5)
+    whole = path.read_bytes()
+    for at in range(4, len(whole) - 8, 97):
+        path.write_bytes(whole[:at] + bytes(255 - byte for byte in whole[at : at + 8]) + whole[at + 8 :])
+        with suppress(UnreadableLogError):
+            read_click_log(path, NOW_MS)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_whole_topic_partition_by_partition(
     loaded = replay({"bootstrap.servers": bootstrap}, topic, ReplayRange(), NOW_MS, reports.append)
     assert items(loaded) == ["i0", "i1", "i2", "i5", "i6", "i7", "i8"]
     assert loaded.clicks.timestamp_ms[0] == START_MS
-    assert loaded.clicks.session_ids == ["a", "b"]
+    assert list(loaded.clicks.session_ids) == ["a", "b"]
     assert loaded.offsets == [OffsetRange(0, 0, 3), OffsetRange(2, 0, 4)]
     assert (loaded.kind, loaded.name, loaded.skipped) == ("topic", topic, {})
     assert (reports[-1].done, reports[-1].total) == (7, 7)

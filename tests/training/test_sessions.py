@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.logs import log_of
+from tests.training.logs import START_MS, log_of
 from training.click_log import ClickLog
 from training.errors import SplitError
+from training.grouping import SHORT
 from training.sessions import (
     UNKNOWN,
     Sessions,
@@ -40,23 +41,68 @@ def test_clicks_of_one_instant_stay_in_the_order_of_the_log() -> None:
     assert as_lists(sessionise(log), log) == {"a": ["o", "q", "p", "r"]}
 
 
-clicks = st.tuples(st.sampled_from("abcde"), st.sampled_from("uvwxyz"), st.integers(0, 20))
+def plain_sessions(clicks: list[tuple[str, str, int]]) -> list[tuple[str, list[str], int]]:
+    """Session id, items and last time of the sessions of these clicks, as one would write it down."""
+    by_hand: dict[str, list[tuple[int, str]]] = {}
+    for session_id, item_id, at_s in clicks:
+        by_hand.setdefault(session_id, []).append((at_s, item_id))
+    sessions = [
+        (session_id, sorted(some, key=lambda click: click[0]))
+        for session_id, some in sorted(by_hand.items())
+        if len(some) > 1
+    ]
+    sessions.sort(key=lambda session: session[1][-1][0])
+    return [(session_id, [item for _, item in some], some[-1][0]) for session_id, some in sessions]
+
+
+def found_sessions(sessions: Sessions, log: ClickLog) -> list[tuple[str, list[str], int]]:
+    """The same of what was found."""
+    return [
+        (
+            log.session_ids[sessions.ids[s]],
+            [log.item_ids[item] for item in sessions.items[sessions.starts[s] : sessions.starts[s + 1]]],
+            (int(sessions.last_ms[s]) - START_MS) // 1_000,
+        )
+        for s in range(len(sessions))
+    ]
+
+
+session_ids = st.sampled_from(["a", "b", "é", "😀", "10", "9"])
+clicks = st.tuples(session_ids, st.sampled_from("uvwxyz"), st.integers(-5, 20))
 
 
 @given(st.lists(clicks, min_size=1, max_size=60))
 def test_sessions_equal_grouping_by_hand(drawn: list[tuple[str, str, int]]) -> None:
     log = log_of(*drawn)
-    by_hand: dict[str, list[tuple[int, str]]] = {}
-    for session_id, item_id, at_s in drawn:
-        by_hand.setdefault(session_id, []).append((at_s, item_id))
-    expected = {
-        session_id: [item for _, item in sorted(some, key=lambda click: click[0])]
-        for session_id, some in by_hand.items()
-        if len(some) > 1
-    }
-    found = sessionise(log)
-    assert as_lists(found, log) == expected
-    assert (np.diff(found.last_ms) >= 0).all()
+    assert found_sessions(sessionise(log), log) == plain_sessions(drawn)
+
+
+@pytest.mark.parametrize("order", ["log", "reversed", "shuffled"])
+def test_long_sessions_equal_grouping_by_hand(order: str) -> None:
+    rng = np.random.default_rng(5)
+    length = 3 * SHORT
+    some = [(f"s{s}", str(click), click // 3) for s in range(4) for click in range(length + s - 2)]
+    some += [("one", "x", 5)]
+    if order == "reversed":
+        some.reverse()
+    elif order == "shuffled":
+        some = [some[at] for at in rng.permutation(len(some))]
+    log = log_of(*some)
+    assert found_sessions(sessionise(log), log) == plain_sessions(some)
+
+
+@given(st.lists(st.integers(0, 6), max_size=12), st.integers(1, 4))
+def test_sessions_are_taken_in_the_order_asked_for(wanted: list[int], at_once: int) -> None:
+    some = [(f"s{s}", f"{s}-{click}", s) for s in range(7) for click in range(2 + s % 3)]
+    log = log_of(*some)
+    sessions = sessionise(log)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.sessions.TAKEN_AT_ONCE", at_once)
+        taken = sessions.take(np.array(wanted, np.int64))
+    everything = found_sessions(sessions, log)
+    assert found_sessions(taken, log) == [everything[s] for s in wanted]
+    assert taken.items.dtype == np.int32
+    assert taken.starts.dtype == np.int64
 
 
 LOG = log_of(
