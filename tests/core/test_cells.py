@@ -142,7 +142,7 @@ def test_training_and_worker_compute_the_same(kind: Cell, layers: int, item_embe
     items = torch.tensor([0, 1, 2, 0, 6])
     packed = hidden_states(kind, model.layers, model.embedding[items], [1] * 5)
     state = model.start(1)
-    assert state.shape == (1, model.state_parts * 5)
+    assert state.shape == (1, 5 * layers * (2 if kind == "lstm" else 1))
     for time, item in enumerate(items):
         state = model.step(item[None], state)
         torch.testing.assert_close(output(model.layers, state)[0], packed[time])

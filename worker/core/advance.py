@@ -121,9 +121,8 @@ class Recommender:
         numbers = self.register.numbers(model.items)
         model_rows = np.full(len(self.register), NOTHING_KNOWN, np.int32)
         model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)
-        hidden, width = self.table.hidden, model.state_parts * model.hidden_size
-        if (hidden.width, hidden.parts) != (width, model.state_parts):
-            hidden.resize(width, model.state_parts)
+        if self.table.hidden.layout != model.state_layout:
+            self.table.hidden.resize(model.state_layout)
         # That was the last step that can fail; from here on all is new.
         self._numbers = numbers.astype(np.int32)
         self._model_rows = model_rows
@@ -347,6 +346,6 @@ def _encode(
         rows = longest_first[: int((lengths > step).sum())]
         clicked = items[rows, known[rows, step]]
         at = torch.from_numpy(rows)
-        hidden[at] = rounded(model.step(torch.from_numpy(clicked), hidden[at]), model.state_parts)
+        hidden[at] = rounded(model.step(torch.from_numpy(clicked), hidden[at]), model.state_layout)
         last_items[rows] = clicked
     return hidden, last_items

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from schemas.model_artefact import Artefact, layer_suffix
 from schemas.model_manifest import CELL_SHAPES, Architecture, Cell, Score
+from worker.core.hidden_states import StateLayout
 from worker.core.step import CellWeights, QueryWeights, output, session_query, step, unit_items
 
 
@@ -44,13 +45,14 @@ class SessionModel:
         return self.layers[0].w_hh.shape[1]
 
     @property
-    def state_parts(self) -> int:
-        """How many vectors of the hidden size make a state."""
-        return len(self.layers) * CELL_SHAPES[self.cell].states
+    def state_layout(self) -> StateLayout:
+        """What the numbers of a state are; their number is S."""
+        depth, vectors = len(self.layers), CELL_SHAPES[self.cell].states
+        return StateLayout(self.hidden_size, depth, (vectors - 1) * depth * self.hidden_size)
 
     def start(self, sessions: int) -> Tensor:
         """States of so many sessions without a click, [B, S]."""
-        return torch.zeros(sessions, self.state_parts * self.hidden_size)
+        return torch.zeros(sessions, self.state_layout.width)
 
     def step(self, clicked: Tensor, states: Tensor) -> Tensor:
         """States [B, S] after clicks on these rows of the embedding, int64 or int32 [B]."""
