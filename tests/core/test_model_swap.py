@@ -117,10 +117,8 @@ def test_from_cell_to_cell() -> None:
     for number, model in enumerate([OLD, LSTM, TWO_LAYERS, PLAIN_RNN, ONE_HOT, OLD]):
         run.adopt(model)
         item = ITEMS[2 * number % 10] if model is not TWO_LAYERS else "i9"
-        answers = run.feed(
-            [Click("s", one, START_MS) for one in (items if not number else [])]
-            + [Click("s", item, START_MS)]
-        )
+        clicked = [item] if number else [*items, item]
+        answers = run.feed([Click("s", one, START_MS) for one in clicked])
         items.append(item)
         check_answer(answers[-1], expect(PlainModel(model), items[-HISTORY - 1 :]))
         assert run.worker.table.hidden.width == model.state_layout.width
@@ -141,12 +139,11 @@ def test_rows_go_through_the_table_whatever_the_cell(model: Cell, size: int) -> 
         answers = run.feed([Click("s", item, START_MS), Click("t", items[-1 - number], START_MS)])
     check_answer(answers[0], expect(PlainModel(served), items))
     check_answer(answers[1], expect(PlainModel(served), items[::-1]))
-    stored = run.worker.table.hidden.load(np.array([run.worker.table.row(0, "s")]))
+    row, hidden = np.array([run.worker.table.row(0, "s")]), run.worker.table.hidden
+    stored = hidden.load(row)
     run.worker.adopt(served)
     (again,) = run.feed([Click("s", "unknown", START_MS)])
-    assert torch.allclose(
-        run.worker.table.hidden.load(np.array([run.worker.table.row(0, "s")])), stored, rtol=0, atol=ROUNDING
-    )
+    assert torch.allclose(hidden.load(row), stored, rtol=0, atol=ROUNDING), "re-encoded from its clicks"
     check_same_answers([again], [answers[0]])
 
 
