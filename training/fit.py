@@ -1,6 +1,7 @@
 """The training loop, from sessions to weights; read it from top to bottom.
 
-N transitions of a batch, V items, C candidates, R embedding rows that a batch touches, H hidden size.
+N transitions of a batch, V items, C candidates, R embedding rows that a batch touches, H hidden size, D width
+of what a click feeds.
 """
 
 import math
@@ -26,8 +27,14 @@ from training.losses import (
 from training.network import Network, hidden_states, new_network
 from training.optimiser import Adam
 from training.sessions import Sessions
-from training.settings import TrainSettings, batch_transitions_for, embedding_dropout_for, epochs_for
-from worker.core.step import input_gates, session_query, unit_items
+from training.settings import (
+    TrainSettings,
+    architecture_for,
+    batch_transitions_for,
+    embedding_dropout_for,
+    epochs_for,
+)
+from worker.core.step import item_vectors, session_query
 
 REPORT_EVERY_STEPS = 10
 
@@ -67,8 +74,8 @@ def _fit(
 ) -> Network:
     rng = np.random.default_rng(settings.seed)
     noise = Generator().manual_seed(settings.seed)
-    network = new_network(items, settings.hidden_size, noise)
-    embedding_adam = Adam(network.embedding)
+    network = new_network(architecture_for(settings, items), noise)
+    table_adams = [Adam(table) for table in network.tables]
     dense_adams = [Adam(parameter) for parameter in network.dense]
 
     transitions, clicks = sessions.transitions, len(sessions.items)
@@ -87,18 +94,19 @@ def _fit(
     for epoch in range(1, epochs + 1):
         for batch in batches(pieces, batch_transitions, rng):
             rate = learning_rate(settings, learned / total)
-            touched, candidates = touched_rows(batch, sampler, rng)
-            rows = None if touched is None else torch.from_numpy(touched)
-            embedding = network.embedding if rows is None else network.embedding[rows]  # [V or R, H]
-            embedding = embedding.detach().requires_grad_()
+            touched, candidates = touched_rows(network, batch, sampler, rng)
+            rows = [torch.from_numpy(of) if of is not None else None for of in (touched, candidates)]
+            parts = [
+                (table if of is None else table[of]).detach().requires_grad_()  # [V, R or C, D or H]
+                for table, of in zip(network.tables, rows, strict=False)
+            ]
 
-            loss = batch_loss(
-                network, embedding, batch, touched, candidates, sampler, settings, dropout, noise
-            )
-            embedding_gradient, *dense_gradients = torch.autograd.grad(loss, [embedding, *network.dense])
+            loss = batch_loss(network, parts, batch, touched, candidates, sampler, dropout, noise)
+            gradients = torch.autograd.grad(loss, [*parts, *network.dense])
 
-            embedding_adam.step(embedding_gradient, rate, rows)
-            for adam, gradient in zip(dense_adams, dense_gradients, strict=True):
+            for adam, gradient, of in zip(table_adams, gradients, rows, strict=False):
+                adam.step(gradient, rate, of)
+            for adam, gradient in zip(dense_adams, gradients[len(parts) :], strict=True):
                 adam.step(gradient, rate)
 
             events, steps = len(batch.inputs), steps + 1
@@ -114,48 +122,59 @@ def _fit(
 
 
 def touched_rows(
-    batch: Batch, sampler: CandidateSampler | None, rng: np.random.Generator
+    network: Network, batch: Batch, sampler: CandidateSampler | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """Embedding rows of this step [R] and the candidates among them [C], sorted; None for the catalogue."""
-    if sampler is None:
-        return None, None
-    candidates = sampler.draw(batch.targets, rng)
-    return np.union1d(candidates, batch.inputs), candidates
+    """Rows of the embedding of this step [R] and the candidates [C], sorted; None for the catalogue.
+
+    A shared embedding's rows hold the candidates.
+    """
+    candidates = None if sampler is None else sampler.draw(batch.targets, rng)
+    if network.output_embedding is not None:
+        return np.unique(batch.inputs), candidates
+    return None if candidates is None else np.union1d(candidates, batch.inputs), candidates
 
 
 def batch_loss(
     network: Network,
-    embedding: Tensor,
+    parts: list[Tensor],
     batch: Batch,
     touched: NDArray[np.int64] | None,
     candidates: NDArray[np.int64] | None,
     sampler: CandidateSampler | None,
-    settings: TrainSettings,
     dropout: float,
     noise: Generator,
 ) -> Tensor:
-    """The loss of a batch, a scalar; `embedding` holds the rows `touched`, or all where that is None."""
+    """The loss of a batch, a scalar.
+
+    `parts` holds the rows `touched` of the embedding, all where that is None, and the rows `candidates` of
+    the output embedding, where there is one.
+    """
+    wanted = network.architecture
     inputs = batch.inputs if touched is None else np.searchsorted(touched, batch.inputs)
-    x = drop(embedding[torch.from_numpy(inputs)], dropout, noise)  # [N, H]
-    states = hidden_states(network.cell, input_gates(network.cell, x), batch.active)  # [N, H]
-    query = session_query(network.query, states, x) * settings.temperature  # [N, H]
+    x = drop(parts[0][torch.from_numpy(inputs)], dropout, noise, wanted.item_embedding == "none")  # [N, D]
+    states = hidden_states(wanted.cell, network.layers, x, batch.active)  # [N, H]
+    query = session_query(network.query, states, x, wanted.score) * wanted.temperature  # [N, H]
     weight = torch.from_numpy(batch.weights)
-    if sampler is None or touched is None or candidates is None:
-        logits = query @ unit_items(embedding).t()  # [N, V]
+    scored = parts[-1]
+    if candidates is not None and touched is not None and network.output_embedding is None:
+        scored = scored[torch.from_numpy(np.searchsorted(touched, candidates))]
+    logits = query @ item_vectors(scored, wanted.score).t()  # [N, V or C]
+    if sampler is None or candidates is None:
         return weighted_cross_entropy(logits, torch.from_numpy(batch.targets), weight)
-    places = torch.from_numpy(np.searchsorted(touched, candidates))
-    logits = query @ unit_items(embedding[places]).t()  # [N, C]
     target = torch.from_numpy(np.searchsorted(candidates, batch.targets))
     logits = reduce_by_log_chance(logits, target, candidate_log_chance(sampler, candidates))
     return weighted_cross_entropy(logits, target, weight)
 
 
-def drop(x: Tensor, probability: float, noise: Generator) -> Tensor:
-    """Dropout: entries zero with this probability, the others scaled so that the mean stays."""
+def drop(x: Tensor, probability: float, noise: Generator, whole_rows: bool = False) -> Tensor:
+    """Dropout: entries zero with this probability, the others scaled so that the mean stays.
+
+    Whole rows, where a row is what a one-hot input looked up: the one entry of such an input is there or not.
+    """
     if probability == 0:
         return x
-    keep = torch.empty_like(x).bernoulli_(1 - probability, generator=noise)
-    return x * keep.div_(1 - probability)
+    keep = x.new_empty(len(x), 1 if whole_rows else x.shape[1])
+    return x * keep.bernoulli_(1 - probability, generator=noise).div_(1 - probability)
 
 
 def learning_rate(settings: TrainSettings, progress: float) -> float:

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from schemas.model_artefact import Artefact, file_entries, pack_files
 from schemas.model_manifest import (
-    FORMAT_VERSION,
     WEIGHTS_FILE,
-    Architecture,
     ModelManifest,
     TrainingData,
+    format_for,
 )
 from training.baselines import markov_ranks, popularity_ranks
 from training.click_log import LoadedLog
@@ -36,6 +35,7 @@ from training.progress import Progress, Report
 from training.sessions import UNKNOWN, Split, SplitRule, rows_in, split_log
 from training.settings import (
     TrainSettings,
+    architecture_for,
     batch_transitions_for,
     embedding_dropout_for,
     epochs_for,
@@ -190,6 +190,7 @@ def _manifest(
     loaded: LoadedLog, split: Split, settings: TrainSettings, *, files: dict[str, bytes], now_ms: int
 ) -> ModelManifest:
     entries = file_entries(files)
+    wanted = architecture_for(settings, len(split.item_ids))
     clicks, transitions = len(split.train.items), split.train.transitions
     hyperparameters = {name: value for name, value in asdict(settings).items() if value is not None}
     hyperparameters |= {
@@ -198,12 +199,10 @@ def _manifest(
         "embedding_dropout": embedding_dropout_for(settings, clicks),
     }
     return ModelManifest(
-        format_version=FORMAT_VERSION,
+        format_version=format_for(wanted),
         model_version=model_version(now_ms, entries[WEIGHTS_FILE].sha256),
         created_at_ms=now_ms,
-        architecture=Architecture(
-            "gru", settings.hidden_size, len(split.item_ids), "cosine", settings.temperature
-        ),
+        architecture=wanted,
         files=entries,
         training_data=TrainingData(
             kind=loaded.kind,

@@ -16,12 +16,16 @@ from training.network import new_network, weights
 from training.sessions import Sessions, TestShare, split_log
 from training.settings import (
     TrainSettings,
+    architecture_for,
     batch_transitions_for,
     embedding_dropout_for,
     epochs_for,
 )
 
 QUICK = TrainSettings(hidden_size=12, epochs=2, batch_transitions=64, embedding_dropout=0.2)
+
+
+EIGHT_WIDE = architecture_for(TrainSettings(hidden_size=8), items=12)
 
 
 def quiet(_: FitProgress) -> None:
@@ -61,12 +65,12 @@ def test_training_leaves_torch_as_it_was() -> None:
 def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
     """Packing must not let one session touch another's loss: the padding bug, were there padding."""
     pieces = cut(sessions_of([0, 5, 5, 2], [3, 1], [7, 7, 7, 7, 7, 9], [11, 0, 3]), 20)
-    network = new_network(12, 8, torch.Generator().manual_seed(1))
+    network = new_network(EIGHT_WIDE, torch.Generator().manual_seed(1))
     noise = torch.Generator()
 
     def loss(chosen: list[int]) -> float:
         batch = pack(pieces, np.array(chosen))
-        args = (network, network.embedding, batch, None, None, None, TrainSettings(), 0.0, noise)
+        args = (network, network.tables, batch, None, None, None, 0.0, noise)
         return batch_loss(*args).item()
 
     transitions = pieces.length.tolist()
@@ -76,16 +80,16 @@ def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
 
 def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None:
     pieces = cut(sessions_of([0, 5, 5, 2], [3, 1], [7, 7, 9]), 20)
-    network = new_network(12, 8, torch.Generator().manual_seed(1))
-    batch, settings, noise = pack(pieces, np.arange(3)), TrainSettings(), torch.Generator()
+    network = new_network(EIGHT_WIDE, torch.Generator().manual_seed(1))
+    batch, noise = pack(pieces, np.arange(3)), torch.Generator()
     # So many draws that each of the twelve items is drawn for certain, hence with a log chance of zero.
     sampler = candidate_sampler(np.ones(12, np.int64), 0.25, draws=2_000, batch_transitions=6)
-    touched, candidates = touched_rows(batch, sampler, np.random.default_rng(0))
+    touched, candidates = touched_rows(network, batch, sampler, np.random.default_rng(0))
     assert touched is not None
     whole = network.embedding.clone().requires_grad_()
-    full = batch_loss(network, whole, batch, None, None, None, settings, 0.0, noise)
+    full = batch_loss(network, [whole], batch, None, None, None, 0.0, noise)
     part = network.embedding[torch.from_numpy(touched)].requires_grad_()
-    sampled = batch_loss(network, part, batch, touched, candidates, sampler, settings, 0.0, noise)
+    sampled = batch_loss(network, [part], batch, touched, candidates, sampler, 0.0, noise)
     torch.testing.assert_close(sampled, full)
     torch.testing.assert_close(torch.autograd.grad(sampled, part)[0], torch.autograd.grad(full, whole)[0])
 
@@ -93,7 +97,8 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None
 def test_only_touched_rows_move() -> None:
     sessions = sessions_of([0, 1, 2], [1, 2, 0])
     settings = replace(QUICK, full_softmax_items=1, negatives=1, negative_alpha=0.0, epochs=1)
-    start = new_network(5_000, 12, torch.Generator().manual_seed(settings.seed)).embedding
+    noise = torch.Generator().manual_seed(settings.seed)
+    start = new_network(architecture_for(settings, 5_000), noise).embedding
     end = fit(sessions, 5_000, settings, quiet).embedding
     moved = (start != end).any(1)
     assert moved[:3].all()
