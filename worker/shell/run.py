@@ -1,5 +1,6 @@
 """The life of a worker: check, start, loop, stop. What happens to a click is in `handler.py`."""
 
+import gc
 import signal
 import threading
 import time
@@ -78,6 +79,7 @@ def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topic
     stop = StopSignals()
     worker = Worker(settings, client_config, topics, stop)
     stop.watch(ENDS_WITHIN_S)
+    gc.freeze()  # what torch brought stays: looking through it again and again takes up to 0.1 s each time
     worker.serve()
     return 0
 
