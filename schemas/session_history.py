@@ -35,14 +35,18 @@ class SessionHistory(msgspec.Struct, frozen=True, gc=False):
     format_version: Annotated[int, Meta(ge=1)]
     session_id: IdText
     items: Annotated[list[IdText], Meta(max_length=MAX_HISTORY_ITEMS)]
-    last_activity_ms: Annotated[int, Meta(description="event time of the latest click")]
+    last_activity_ms: Annotated[
+        int, Meta(ge=-(2**63), le=2**63 - 1, description="event time of the latest click")
+    ]
     source_partition: Annotated[int, Meta(ge=0, description="partition of the clicks topic")]
-    source_offset: Annotated[int, Meta(ge=0, description="offset of the last click that was applied")]
+    source_offset: Annotated[
+        int, Meta(ge=0, le=2**63 - 1, description="offset of the last click that was applied")
+    ]
     recent_events: Annotated[
         str,
         Meta(
             max_length=MAX_RECENT_EVENTS * EVENT_HASH_BYTES * 2,
-            pattern="^([0-9a-f]{16})*$",
+            extra_json_schema={"pattern": "^([0-9a-f]{16})*$"},  # checked below, in less time
             description="BLAKE2b-64 of the last few event ids in hex, oldest first, one after the other",
         ),
     ] = ""
@@ -80,6 +84,9 @@ def decode_session_history(value: bytes) -> SessionHistory:
         _refuse_newer(_decode_version(value).format_version)  # a newer format may well have another shape
         raise
     _refuse_newer(history.format_version)
+    events = history.recent_events
+    if len(events) % (2 * EVENT_HASH_BYTES) or events.encode().translate(None, b"0123456789abcdef"):
+        raise msgspec.ValidationError("Expected event hashes in hex - at `$.recent_events`")
     return history
 
 

@@ -86,6 +86,17 @@ class Run:
         assert len(answers) == len(clicks)
         return answers
 
+    def restore(self, records: Sequence[SessionChange], at_once: int = 1_000) -> None:
+        """What a changelog holds, cut into chunks of so many records."""
+        for start in range(0, len(records), at_once):
+            by_partition: dict[int, list[SessionChange]] = {}
+            for record in records[start : start + at_once]:
+                by_partition.setdefault(record.partition, []).append(record)
+            for partition, found in by_partition.items():
+                self.worker.restore(
+                    partition, [record.session_id for record in found], [record.history for record in found]
+                )
+
     def _offset(self, click: Click) -> int:
         offset = self.next_offsets[click.partition] if click.offset is None else click.offset
         self.next_offsets[click.partition] = max(self.next_offsets[click.partition], offset + 1)

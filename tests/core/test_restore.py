@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.session_history import event_hash
 from tests.core.driving import (
+    GAPS_MS,
     MINUTE_MS,
     START_MS,
     Changelog,
@@ -22,7 +24,7 @@ from tests.core.driving import (
 )
 from tests.core.reference import Click, Expected, Limits, PlainModel
 from tests.core.resuming import MODELS, check_same_run_off, check_same_step, step_both
-from worker.core.advance import SessionChange
+from worker.core.advance import History, SessionChange
 from worker.core.session_index import NO_ROW
 
 LONG = 200
@@ -36,12 +38,29 @@ roomy = st.builds(
 )
 tight = st.builds(Limits, max_sessions=st.sampled_from([1, 2, 3, 5]), history_length=st.just(LONG))
 cuts = st.sets(st.integers(0, 50), max_size=8)
+chunks = st.sampled_from([1, 2, 7, 1_000])
+
+histories = st.builds(
+    History,
+    st.lists(st.sampled_from([f"i{number}" for number in range(10)]), max_size=12),
+    st.sampled_from(GAPS_MS).map(lambda gap_ms: START_MS + gap_ms),
+    st.integers(0, 9),
+    st.integers(0, 12).map(lambda count: b"".join(event_hash(str(number)) for number in range(count))),
+)
+records_of_all_kinds = st.lists(
+    st.builds(
+        SessionChange,
+        st.integers(0, 1),
+        st.integers(0, 30).map(lambda number: f"s{number}"),
+        histories | histories | st.none(),
+    ),
+    max_size=60,
+)
 
 
-def restored(limits: Limits, records: list[SessionChange], model: int | None) -> Run:
+def restored(limits: Limits, records: list[SessionChange], model: int | None, at_once: int = 1_000) -> Run:
     run = new_run(limits)
-    for record in records:
-        run.worker.restore(record)
+    run.restore(records, at_once)
     if model is not None:
         run.adopt(MODELS[model])
     return run
@@ -60,12 +79,14 @@ def fed_and_logged(run: Run, batches: list[list[Click] | Swap]) -> tuple[Changel
     return changelog, model
 
 
-def goes_on_alike(limits: Limits, steps: list[Step], cuts: set[int], number: int, compact: bool) -> None:
+def goes_on_alike(
+    limits: Limits, steps: list[Step], cuts: set[int], number: int, compact: bool, at_once: int = 1_000
+) -> None:
     batches = batches_of(steps, sorted(cuts))
     number %= len(batches)
     original, keys = new_run(limits), keys_of(steps)
     changelog, model = fed_and_logged(original, batches[: number + 1])
-    copy = restored(limits, changelog.compacted() if compact else changelog.records, model)
+    copy = restored(limits, changelog.compacted() if compact else changelog.records, model, at_once)
     assert copy.worker.changes() == [], "it is as the changelog has it"
     assert copy.live(keys) == original.live(keys)
     for batch in batches[number + 1 :]:
@@ -75,13 +96,13 @@ def goes_on_alike(limits: Limits, steps: list[Step], cuts: set[int], number: int
     check_same_run_off(original, copy, keys)
 
 
-@given(roomy, streams(models=2, size=50), cuts, st.integers(0, 8), st.booleans())
+@given(roomy, streams(models=2, size=50), cuts, st.integers(0, 8), st.booleans(), chunks)
 @settings(deadline=None, max_examples=120)
 def test_it_goes_on_alike_from_any_log(
-    given_limits: Limits, steps: list[Step], given_cuts: set[int], number: int, compact: bool
+    given_limits: Limits, steps: list[Step], given_cuts: set[int], number: int, compact: bool, at_once: int
 ) -> None:
     """With duplicates, replays, expiry and late clicks before and after, compacted or not."""
-    goes_on_alike(given_limits, steps, given_cuts, number, compact)
+    goes_on_alike(given_limits, steps, given_cuts, number, compact, at_once)
 
 
 @given(tight, streams(models=2, size=50, gaps_ms=(0, 0, 1, 1_000)), cuts, st.integers(0, 8))
@@ -91,6 +112,30 @@ def test_it_goes_on_alike_where_sessions_were_evicted(
 ) -> None:
     """Within the idle time: an evicted session can take with it what its partition knew of the time."""
     goes_on_alike(given_limits, steps, given_cuts, number, compact=True)
+
+
+@given(records_of_all_kinds, st.integers(0, 30), st.integers(2, 60), st.sampled_from([3, 100]))
+@settings(deadline=None, max_examples=150)
+def test_how_the_log_is_cut_does_not_matter(
+    records: list[SessionChange], first: int, at_once: int, max_sessions: int
+) -> None:
+    """Sessions that come again, end, end and come again, or are over already, in a table that has some. Where
+    some have to go for want of room, each session has one record: else it matters when it is known.
+    """
+    if max_sessions == 3:
+        latest = {record.session_id: record for record in records if record.history}
+        records = [record._replace(partition=0) for record in latest.values()]
+    given_limits = Limits(max_sessions=max_sessions, history_length=5, duplicate_window=3)
+    one_by_one, cut = (restored(given_limits, records[:first], 0) for _ in range(2))
+    one_by_one.restore(records[first:], 1)
+    cut.restore(records[first:], at_once)
+    keys = {(record.partition, record.session_id) for record in records}
+    check_same_step(one_by_one, cut, keys)
+    rows = [[run.worker.table.row(*key) for key in sorted(cut.live(keys))] for run in (one_by_one, cut)]
+    kept = [list(run.worker.table.kept(at)) for run, at in zip((one_by_one, cut), rows, strict=True)]
+    assert kept[0] == kept[1]
+    assert one_by_one.worker.table.watermark_ms == cut.worker.table.watermark_ms
+    check_same_run_off(one_by_one, cut, keys)
 
 
 @given(streams(size=40), cuts, st.integers(1, 4), st.booleans())
@@ -127,8 +172,7 @@ def test_who_had_to_go_is_told_after_a_batch_that_changed_nothing() -> None:
     run.worker.changes()
     run.feed([Click("s", "i1", START_MS, 0, 0)])
     assert run.worker.changes() == []
-    for record in source.worker.changes():
-        run.worker.restore(record)
+    run.restore(source.worker.changes())
     (answer,) = run.feed([Click("c", "i2", START_MS, 1, 9)])
     assert [
         (change.partition, change.session_id, change.history is None) for change in run.worker.changes()
@@ -148,7 +192,7 @@ def test_who_had_to_go_after_the_others_were_told_is_told_too() -> None:
     run = new_run(Limits(max_sessions=1))
     gone = []
     for record in records:
-        run.worker.restore(record)
+        run.restore([record])
         gone.append([change.session_id for change in run.worker.changes()])
     assert gone == [[], ["a"], ["b"]]
     run.feed([Click("c", "i2", START_MS, 1, 9)])
@@ -178,9 +222,7 @@ def test_one_partition_is_restored_while_another_one_lives() -> None:
     run.adopt(MODELS[0])
     run.feed([Click("a", "i5", START_MS, 0), Click("z", "i5", START_MS, 0)])
     run.worker.changes()
-    for record in changelog.compacted():
-        if record.partition == 1:
-            run.worker.restore(record)
+    run.restore([record for record in changelog.compacted() if record.partition == 1])
     assert run.worker.changes() == []
     next_offset = source.next_offsets[1]
     answers = run.feed([Click("a", "i6", START_MS, 0), Click("a", "i7", START_MS, 1, next_offset)])
@@ -194,9 +236,7 @@ def test_a_partition_that_was_forgotten_is_restored() -> None:
     run, changelog = two_partitions()
     steady, _ = two_partitions()
     assert run.worker.table.forget_partitions({1}) == 2
-    for record in changelog.compacted():
-        if record.partition == 1:
-            run.worker.restore(record)
+    run.restore([record for record in changelog.compacted() if record.partition == 1])
     keys = {(0, "a"), (0, "b"), (1, "a"), (1, "b")}
     assert run.live(keys) == keys
     step_both(run, steady, [Click("b", "i1", START_MS, 1), Click("b", "i1", START_MS, 0)])
@@ -243,11 +283,9 @@ def test_duplicates_and_replays_are_known_after_a_restore() -> None:
 def test_a_session_that_has_ended_is_not_restored() -> None:
     run = new_run()
     changelog, _ = fed_and_logged(new_run(), [[Click("s", "i1", START_MS), Click("t", "i1", START_MS)]])
-    for record in changelog.records:
-        run.worker.restore(record)
-    run.worker.restore(SessionChange(0, "s", None))
-    run.worker.restore(SessionChange(0, "never seen", None))
-    run.worker.restore(SessionChange(5, "s", None))
+    run.restore(changelog.records)
+    ended = [(0, "s"), (0, "never seen"), (5, "s")]
+    run.restore([SessionChange(*session, None) for session in ended])
     assert run.live({(0, "s"), (0, "t")}) == {(0, "t")}
     assert run.worker.changes() == []
 
@@ -267,8 +305,7 @@ def test_a_restored_session_has_nothing_of_the_one_whose_row_it_took() -> None:
     run.adopt(MODELS[0])
     changelog, _ = fed_and_logged(new_run(), [[Click("s", "i1", START_MS, 1)]])
     run.feed([Click("former", "i7", START_MS)])
-    for record in changelog.compacted():
-        run.worker.restore(record)
+    run.restore(changelog.compacted())
     (answer,) = run.feed([Click("s", "i2", START_MS, 1, 5)])
     check_answer(answer, expect(0, ["i1", "i2"]))
     assert run.judged == {"model": 0, "popular": 0}

@@ -155,7 +155,7 @@ def test_what_came_between_two_batches_is_not_taken_back(told: bool) -> None:
     (record,) = source.worker.changes()
     run.feed([Click("c", "i1", START_MS, 0)])
     run.worker.changes()
-    run.worker.restore(record)
+    run.restore([record])
     if told:
         assert run.worker.changes() == []
     run.worker.table.rollback()

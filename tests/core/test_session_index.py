@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,15 +52,26 @@ class Driven:
         self.index.add(row)
         self.expected[session_id] = row
 
+    def add_many(self, session_ids: list[str]) -> None:
+        """Ids that are not there yet, all at once."""
+        rows = []
+        for session_id in session_ids:
+            rows.append(self.free.pop() if self.free else len(self.ids))
+            self.ids[rows[-1] : rows[-1] + 1] = [session_id]
+            self.expected[session_id] = rows[-1]
+        self.index.add_many(np.array(rows, np.int32))
+
     def remove(self, session_id: str) -> None:
         self.index.remove(session_id)
         self.free.append(self.expected.pop(session_id))
 
     def check(self, ids: Iterator[str]) -> None:
-        for session_id in ids:
-            assert self.index.get(session_id) == self.expected.get(session_id, NO_ROW)
+        asked = list(ids)
+        rows = [self.expected.get(session_id, NO_ROW) for session_id in asked]
+        assert [self.index.get(session_id) for session_id in asked] == rows
+        assert self.index.get_many(asked).tolist() == rows
         assert len(self.index) == len(self.expected)
-        assert sorted(self.index.rows()) == sorted(self.expected.values())
+        assert sorted(self.index.rows().tolist()) == sorted(self.expected.values())
 
 
 @given(st.lists(st.integers(0, 11), max_size=120), st.sampled_from([1, 2, 3, 5, 12]))
@@ -87,6 +99,21 @@ def test_equals_a_dictionary_while_it_grows(numbers: list[int], spread: int) -> 
         else:
             driven.add(session_id)
     driven.check(chosen(each, spread) for each in range(200))
+
+
+@given(st.lists(st.lists(st.integers(0, 199), max_size=60), max_size=8), st.integers(1, 40))
+@settings(deadline=None, max_examples=40)
+def test_equals_a_dictionary_where_many_come_at_once(batches: list[list[int]], spread: int) -> None:
+    """Those of a batch that are there leave, the others come."""
+    driven = Driven()
+    for batch in batches:
+        asked = dict.fromkeys(chosen(number, spread) for number in batch)
+        new = [session_id for session_id in asked if session_id not in driven.expected]
+        for session_id in asked:
+            if session_id in driven.expected:
+                driven.remove(session_id)
+        driven.add_many(list(new))
+        driven.check(chosen(each, spread) for each in range(200))
 
 
 def test_many_sessions_come_and_go() -> None:

@@ -123,12 +123,12 @@ class ScriptedAtLeastOnceSink(AtLeastOnceSink):
 
 
 class ScriptedRestorer(PartitionRestorer):
-    """Follows the script between two records of the changelog."""
+    """Follows the script between two chunks of the changelog."""
 
-    def _apply(self, chunk: Chunk, record: Message) -> None:
-        super()._apply(chunk, record)
-        key = record.key()
-        script.read([key if isinstance(key, bytes) else b""])
+    def _apply(self, chunk: Chunk) -> None:
+        super()._apply(chunk)
+        keys = [record.key() for record in chunk.records]
+        script.read(key for key in keys if isinstance(key, bytes))
         script.reach("during-restore")
 
 

@@ -4,6 +4,8 @@ How a batch is cut must not matter: one batch of 64 gives what 64 batches of one
 click by click in order (`SessionTable.touch`), and only what is independent is done side by side (`waves`).
 """
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.recommendation import Source
+from schemas.session_history import EVENT_HASH_BYTES
 from worker.core.hidden_states import rounded
 from worker.core.item_register import UNREGISTERED, ItemRegister
+from worker.core.kept_sessions import KeptSessions
 from worker.core.popularity import PopularItems, Ranking
 from worker.core.quality import NOTHING_JUDGED, NOTHING_PUBLISHED, Judgement, PublishedTable
 from worker.core.scoring import Scorer
@@ -59,6 +63,9 @@ class History(NamedTuple):
     last_activity_ms: int
     source_offset: int
     event_hashes: bytes
+
+
+_NONE = History([], 0, 0, b"")
 
 
 class SessionChange(NamedTuple):
@@ -175,15 +182,28 @@ class Recommender:
             for partition, session_id, row in changed
         ]
 
-    def restore(self, change: SessionChange) -> None:
-        """Take up what the changelog says of a session. Between batches, in the order of the changelog."""
-        if change.history is None:
-            self.table.restore_end(change.partition, change.session_id)
+    def restore(self, partition: int, session_ids: list[str], histories: Sequence[History | None]) -> None:
+        """Take up what records of the changelog say of sessions of a partition, None where one has ended.
+
+        Between batches, in the order of the changelog.
+        """
+        if not session_ids:
             return
-        items, last_activity_ms, source_offset, event_hashes = change.history
-        number = self.register.number
-        kept = Kept([number(item) for item in items], last_activity_ms, source_offset, event_hashes)
-        self.table.restore(change.partition, change.session_id, kept)
+        items, last_activity_ms, source_offset, event_hashes = zip(
+            *(_NONE if history is None else history for history in histories), strict=True
+        )
+        count = len(session_ids)
+        kept = KeptSessions(
+            session_ids,
+            np.fromiter((history is None for history in histories), np.bool_, count),
+            self.register.numbers(list(chain.from_iterable(items))),
+            np.fromiter(map(len, items), np.int64, count),
+            np.array(last_activity_ms, np.int64),
+            np.array(source_offset, np.int64),
+            np.frombuffer(b"".join(event_hashes), np.uint64),
+            np.fromiter(map(len, event_hashes), np.int64, count) // EVENT_HASH_BYTES,
+        )
+        self.table.restore(partition, kept)
 
     def _history(self, kept: Kept) -> History:
         item_id = self.register.item_id

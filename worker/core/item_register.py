@@ -50,10 +50,10 @@ class ItemRegister:
 
     def numbers(self, item_ids: list[str]) -> NDArray[np.int64]:
         """Numbers of many items: int64[n], new ones registered in order."""
-        get = self._numbers.get
-        return np.fromiter(
-            (get(item_id) or self.number(item_id) for item_id in item_ids), np.int64, count=len(item_ids)
-        )
+        try:
+            return np.fromiter(map(self._numbers.__getitem__, item_ids), np.int64, len(item_ids))
+        except KeyError:  # mostly none is new
+            return np.fromiter(map(self.number, item_ids), np.int64, len(item_ids))
 
     def item_id(self, number: int) -> str:
         """The item id behind a number."""

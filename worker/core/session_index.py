@@ -7,11 +7,17 @@ Programming, volume 3, section 6.4: algorithm L, and algorithm R for deletion wi
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 NO_ROW = -1
 _EMPTY = -1
 _SMALLEST = 16
+
+_FEW = 16
+"""So many are sooner done one by one than side by side."""
 
 
 class SessionIndex:
@@ -42,12 +48,37 @@ class SessionIndex:
             at = (at + 1) & mask
         return NO_ROW
 
+    def get_many(self, session_ids: Sequence[str]) -> NDArray[np.int32]:
+        """The rows of these sessions int32[n], `NO_ROW` for those that are not there."""
+        slots, ids, mask = self._view(), self._ids, self._mask
+        found = np.full(len(session_ids), NO_ROW, np.int32)
+        asking = np.arange(len(session_ids))
+        at = _hashes(session_ids) & mask
+        while len(asking) > _FEW:
+            rows = slots[at]
+            taken = rows != _EMPTY
+            rows, asking, at = rows[taken], asking[taken], at[taken]
+            pairs = zip(rows.tolist(), asking.tolist(), strict=True)
+            same = np.array([ids[row] == session_ids[which] for row, which in pairs], np.bool_)
+            found[asking[same]] = rows[same]
+            asking, at = asking[~same], (at[~same] + 1) & mask
+        for which in asking.tolist():
+            found[which] = self.get(session_ids[which])
+        return found
+
     def add(self, row: int) -> None:
         """Enter the session whose id stands at this row; it must not be there yet."""
         if 2 * (self._count + 1) > len(self._slots):
-            self._grow()
+            self._grow(self._count + 1)
         self._place(row)
         self._count += 1
+
+    def add_many(self, rows: NDArray[np.int32]) -> None:
+        """As `add` for each of these rows, int32[n]; their ids must differ."""
+        if 2 * (self._count + len(rows)) > len(self._slots):
+            self._grow(self._count + len(rows))
+        self._place_many(rows)
+        self._count += len(rows)
 
     def remove(self, session_id: str) -> None:
         """Take out a session that is there."""
@@ -69,9 +100,10 @@ class SessionIndex:
         """Memory of the slots."""
         return len(self._slots) * self._slots.itemsize
 
-    def rows(self) -> Iterator[int]:
-        """Rows of all sessions, in no order."""
-        return (row for row in self._slots if row != _EMPTY)
+    def rows(self) -> NDArray[np.int32]:
+        """Rows of all sessions int32[n], in no order."""
+        slots = self._view()
+        return slots[slots != _EMPTY]
 
     def _place(self, row: int) -> None:
         slots, mask = self._slots, self._mask
@@ -80,9 +112,31 @@ class SessionIndex:
             at = (at + 1) & mask
         slots[at] = row
 
-    def _grow(self) -> None:
-        rows = list(self.rows())
-        self._slots = array("i", [_EMPTY]) * (2 * len(self._slots))
-        self._mask = len(self._slots) - 1
-        for row in rows:
+    def _place_many(self, rows: NDArray[np.int32]) -> None:
+        slots, mask, ids = self._view(), self._mask, self._ids
+        at = _hashes([ids[row] for row in rows.tolist()]) & mask
+        while len(rows) > _FEW:
+            free = slots[at] == _EMPTY
+            slots[at[free]] = rows[free]  # of several that want the same slot one gets it
+            lost = slots[at] != rows
+            rows, at = rows[lost], (at[lost] + 1) & mask
+        for row in rows.tolist():
             self._place(row)
+
+    def _grow(self, count: int) -> None:
+        """Make room for so many sessions."""
+        rows = self.rows()
+        size = len(self._slots)
+        while 2 * count > size:
+            size *= 2
+        self._slots = array("i", [_EMPTY]) * size
+        self._mask = size - 1
+        self._place_many(rows)
+
+    def _view(self) -> NDArray[np.int32]:
+        """The slots, for many at once; short-lived."""
+        return np.frombuffer(self._slots, np.int32)
+
+
+def _hashes(session_ids: Sequence[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, session_ids), np.int64, len(session_ids))

@@ -22,7 +22,6 @@ Rules:
 be taken from a session whose earlier clicks still have to be answered.
 """
 
-from array import array
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 
 from schemas.session_history import EVENT_HASH_BYTES
 from worker.core.hidden_states import HiddenStates
+from worker.core.kept_sessions import KeptSessions, last_of_each
 from worker.core.session_index import NO_ROW, SessionIndex
 
 NO_GENERATION = -1
@@ -152,14 +152,13 @@ class SessionTable:
         self._events_at = _offset_of(records, "event_hashes")
         self._last_activity_ms = records["last_activity_ms"].data
         self._source_offset = records["source_offset"].data
-        self._history_at = _offset_of(records, "history")
         # Some fields twice: an array for many rows at once, and a view for a single one, which is
         # five times as quick at that.
         self._seen = records["seen"].data
-        self._clicks_of = records["clicks"].data
-        self._generation_of = records["generation"].data
-        self._last_item_of = records["last_item"].data
-        self._published_of = records["published"].data
+        self._last_activities_ms = records["last_activity_ms"]
+        self._source_offsets = records["source_offset"]
+        self._event_hashes = records["event_hashes"]
+        self._seen_counts = records["seen"]
         self._history = records["history"]
         self._clicks = records["clicks"]
         self.generation = records["generation"]
@@ -296,41 +295,76 @@ class SessionTable:
                 numbers[:count], self._last_activity_ms[row], self._source_offset[row], self._last_events(row)
             )
 
-    def restore(self, partition: int, session_id: str, kept: Kept) -> None:
-        """Take up a session as the changelog has it; a later record of the same session replaces it.
+    def restore(self, partition: int, sessions: KeptSessions) -> None:
+        """Take up sessions as the changelog has them; a later record of a session replaces the earlier ones.
 
         Records must come in the order of the changelog, which is that of the sessions' last activity. Where
         the table is full the least recently active session goes, and `changes` tells of it.
         """
+        if not len(sessions):
+            return
         self._leave_batch()
         of = self._partitions.get(partition) or self._take_up(partition)
-        self._advance_time(of, kept.last_activity_ms)
-        if (row := of.index.get(session_id)) != NO_ROW:
+        latest = sessions.latest()
+        rows = of.index.get_many([sessions.session_ids[at] for at in latest.tolist()])
+        new = int(np.sum((rows == NO_ROW) & ~sessions.ended[latest]))
+        if self._live + new > self._max_sessions:
+            rows, latest = self._restore_in_order(partition, of, sessions)
+        else:
+            rows, latest = self._restore_at_once(of, sessions, latest, rows)
+        self._fill(rows, sessions, latest)
+
+    def _restore_at_once(
+        self, of: _Partition, sessions: KeptSessions, latest: NDArray[np.int64], rows: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Line up sessions for which there is room: `latest` of these, which have these rows or none.
+
+        Returns:
+            int32[n] and int64[n], the rows to fill and what with.
+        """
+        for row, at in zip(rows[rows != NO_ROW].tolist(), latest[rows != NO_ROW].tolist(), strict=True):
             self._unlink(of, row)
-            self._release(of, session_id, row)
-        row = self._add(partition, of, session_id, kept.last_activity_ms)
-        self._fill(row, kept)
+            if sessions.ended[at]:
+                self._release(of, sessions.session_ids[at], row)
+        stays = ~sessions.ended[latest]
+        rows, latest = rows[stays], latest[stays]
+        new = rows == NO_ROW
+        rows[new] = self._claim_many([sessions.session_ids[at] for at in latest[new].tolist()])
+        of.index.add_many(rows[new])
+        watermarks_ms = np.maximum(np.maximum.accumulate(sessions.last_activity_ms), of.watermark_ms)
+        self._advance_time(of, int(watermarks_ms[-1]))
+        over = (watermarks_ms - sessions.last_activity_ms > self._idle_timeout_ms)[latest]  # as `_line_up`
+        for row in rows[over].tolist():
+            self._link(of, row, NO_ROW)
+        self._link_last(of, rows[~over])
+        return rows, latest
+
+    def _restore_in_order(
+        self, partition: int, of: _Partition, sessions: KeptSessions
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """As `_restore_at_once`, one by one, where some have to go to make room."""
+        filled: dict[int, int] = {}  # row → whose
+        for at, session_id in enumerate(sessions.session_ids):
+            if (row := of.index.get(session_id)) != NO_ROW:
+                self._unlink(of, row)
+                self._release(of, session_id, row)
+            if not sessions.ended[at]:
+                last_activity_ms = int(sessions.last_activity_ms[at])
+                self._advance_time(of, last_activity_ms)
+                filled[self._add(partition, of, session_id, last_activity_ms)] = at
         # A restored session is as the changelog has it; one that had to make room for it is not.
         evicted = [entry for entry in self._journal if isinstance(entry, _Dropped)]
         self._left_out.update(dict.fromkeys((entry.partition, entry.session_id) for entry in evicted))
         self._journal.clear()
         self._images.clear()
-
-    def restore_end(self, partition: int, session_id: str) -> None:
-        """The changelog says that this session has ended."""
-        self._leave_batch()
-        of = self._partitions.get(partition)
-        if of is not None and (row := of.index.get(session_id)) != NO_ROW:
-            self._unlink(of, row)
-            self._release(of, session_id, row)
+        return np.array(list(filled), np.int32), np.array(list(filled.values()), np.int64)
 
     def forget_source_offsets(self, partition: int, from_offset: int) -> None:
         """Clicks of this partition from this offset on have not been applied, whatever its sessions say."""
         self._leave_batch()
         if (of := self._partitions.get(partition)) is not None:
-            for row in of.index.rows():
-                if self._source_offset[row] >= from_offset:
-                    self._source_offset[row] = -1
+            rows = of.index.rows()
+            self._source_offsets[rows[self._source_offsets[rows] >= from_offset]] = -1
 
     def forget_partitions(self, partitions: AbstractSet[int]) -> int:
         """Drop the sessions of these partitions of the clicks topic; returns how many. Between batches."""
@@ -479,6 +513,16 @@ class SessionTable:
         self._ids.append(session_id)
         return len(self._ids) - 1
 
+    def _claim_many(self, session_ids: list[str]) -> NDArray[np.int32]:
+        """As `_claim` for each of these."""
+        reused: list[int] = []
+        while self._free != NO_ROW and len(reused) < len(session_ids):
+            reused.append(self._claim(session_ids[len(reused)]))
+        first = len(self._ids)
+        self._ids.extend(session_ids[len(reused) :])
+        self._live += len(self._ids) - first
+        return np.array([*reused, *range(first, len(self._ids))], np.int32)
+
     def _release(self, of: _Partition, session_id: str, row: int) -> None:
         of.index.remove(session_id)
         self._next[row] = self._free
@@ -498,6 +542,21 @@ class SessionTable:
         else:
             self._before[after] = row
 
+    def _link_last(self, of: _Partition, rows: NDArray[np.int32]) -> None:
+        """Put these rows behind all others of their partition, in this order."""
+        if not len(rows):
+            return
+        before, after = np.asarray(self._before), np.asarray(self._next)
+        before[rows[1:]] = rows[:-1]
+        after[rows[:-1]] = rows[1:]
+        first, last = int(rows[0]), int(rows[-1])
+        before[first], after[last] = of.last, NO_ROW
+        if of.last == NO_ROW:
+            of.first = first
+        else:
+            after[of.last] = first
+        of.last = last
+
     def _unlink(self, of: _Partition, row: int) -> None:
         before, after = self._before[row], self._next[row]
         if before == NO_ROW:
@@ -515,19 +574,19 @@ class SessionTable:
             start = row * self._record_bytes
             self._images[row] = bytes(self._raw[start : start + self._record_bytes])
 
-    def _fill(self, row: int, kept: Kept) -> None:
-        """Write a record as `restore` wants it. By bytes: a million of them are waited for at a start."""
-        start = row * self._record_bytes
-        items = array("i", kept.items[-self._history_length :]).tobytes()
-        self._raw[start + self._history_at : start + self._history_at + len(items)] = items
-        events = kept.event_hashes[-self._events * EVENT_HASH_BYTES :] if self._events else b""
-        self._raw[start + self._events_at : start + self._events_at + len(events)] = events
-        self._source_offset[row] = kept.source_offset
-        self._seen[row] = len(events) // EVENT_HASH_BYTES
-        self._clicks_of[row] = len(items) // 4
-        self._generation_of[row] = NO_GENERATION
-        self._last_item_of[row] = NOTHING_KNOWN
-        self._published_of[row, 0] = 0
+    def _fill(self, rows: NDArray[np.int32], sessions: KeptSessions, at: NDArray[np.int64]) -> None:
+        """Write these of the sessions, int64[n], to these rows, int32[n]; the rows must differ."""
+        items, clicks = last_of_each(sessions.items, sessions.item_counts, self._history_length)
+        events, seen = last_of_each(sessions.event_hashes, sessions.event_counts, self._events)
+        self._last_activities_ms[rows] = sessions.last_activity_ms[at]
+        self._source_offsets[rows] = sessions.source_offset[at]
+        self._event_hashes[rows] = events.view(np.uint8)[at]
+        self._history[rows] = items[at]
+        self._seen_counts[rows] = seen[at]
+        self._clicks[rows] = clicks[at]
+        self.generation[rows] = NO_GENERATION
+        self.last_item[rows] = NOTHING_KNOWN
+        self.published[rows, 0] = 0
 
     def _event_ring(self, row: int) -> bytes:
         """The events that the row still holds, as they lie."""

@@ -7,8 +7,8 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaException, Message
 
-from schemas.session_history import SessionHistory, UnsupportedFormatError, decode_session_history
-from worker.core.advance import History, Recommender, SessionChange
+from schemas.session_history import UnsupportedFormatError, decode_session_history
+from worker.core.advance import History, Recommender
 from worker.shell.changelog import Bounds, ChangelogReader, Chunk
 from worker.shell.failures import ChangelogTooNew, InputLost, WorkerFailure
 from worker.shell.log import TroubleLog
@@ -82,8 +82,7 @@ class PartitionRestorer:
             ) from None
         if chunk is None:
             return None
-        for record in chunk.records:
-            self._apply(chunk, record)
+        self._apply(chunk)
         self._metrics.restored_records.inc(len(chunk.records))
         if chunk.bounds is None:
             return None
@@ -122,26 +121,34 @@ class PartitionRestorer:
             )
         return bounds.first
 
-    def _apply(self, chunk: Chunk, record: Message) -> None:
-        try:
-            change = _change(chunk.partition, record)
-        except UnsupportedFormatError as error:
-            raise ChangelogTooNew(f"partition {chunk.partition}: {error}. Upgrade this worker") from None
-        except CorruptRecordError as error:
-            self._metrics.corrupt_changelog_records.inc()
-            self._trouble.warning(
-                "changelog_record_skipped",
-                "corrupt",
-                partition=chunk.partition,
-                offset=record.offset(),
-                error=str(error),
-            )
-            return
-        self._recommender.restore(change)
+    def _apply(self, chunk: Chunk) -> None:
+        session_ids: list[str] = []
+        histories: list[History | None] = []
+        for record in chunk.records:
+            try:
+                session_id, history = _read(chunk.partition, record)
+            except UnsupportedFormatError as error:
+                raise ChangelogTooNew(f"partition {chunk.partition}: {error}. Upgrade this worker") from None
+            except CorruptRecordError as error:
+                self._skip(chunk, record, error)
+            else:
+                session_ids.append(session_id)
+                histories.append(history)
+        self._recommender.restore(chunk.partition, session_ids, histories)
+
+    def _skip(self, chunk: Chunk, record: Message, error: CorruptRecordError) -> None:
+        self._metrics.corrupt_changelog_records.inc()
+        self._trouble.warning(
+            "changelog_record_skipped",
+            "corrupt",
+            partition=chunk.partition,
+            offset=record.offset(),
+            error=str(error),
+        )
 
 
-def _change(partition: int, record: Message) -> SessionChange:
-    """What a record of the changelog says.
+def _read(partition: int, record: Message) -> tuple[str, History | None]:
+    """What a record of the changelog says: a session id, and its history unless it has ended.
 
     Raises:
         UnsupportedFormatError: a newer version wrote it.
@@ -153,18 +160,14 @@ def _change(partition: int, record: Message) -> SessionChange:
         if not session_id:
             raise CorruptRecordError("no key")
         if value is None:
-            return SessionChange(partition, session_id, None)
-        history = decode_session_history(value)
+            return session_id, None
+        found = decode_session_history(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptRecordError(str(error)) from None
-    if history.session_id != session_id or history.source_partition != partition:
+    if found.session_id != session_id or found.source_partition != partition:
         raise CorruptRecordError(
-            f"it is of partition {history.source_partition}, or of another session than its key says"
+            f"it is of partition {found.source_partition}, or of another session than its key says"
         )
-    return SessionChange(partition, session_id, _history(history))
-
-
-def _history(record: SessionHistory) -> History:
-    return History(
-        record.items, record.last_activity_ms, record.source_offset, bytes.fromhex(record.recent_events)
+    return session_id, History(
+        found.items, found.last_activity_ms, found.source_offset, bytes.fromhex(found.recent_events)
     )
