@@ -79,7 +79,6 @@ def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topic
     stop = StopSignals()
     worker = Worker(settings, client_config, topics, stop)
     stop.watch(ENDS_WITHIN_S)
-    gc.freeze()  # what torch brought stays: looking through it again and again takes up to 0.1 s each time
     worker.serve()
     return 0
 
