@@ -42,10 +42,25 @@ chunks = st.sampled_from([1, 2, 7, 1_000])
 histories = st.builds(
     History,
     st.lists(st.sampled_from([f"i{number}" for number in range(10)]), max_size=12),
-    st.sampled_from([0, 1, 5, 31, 32, 70, 71]).map(lambda minutes: START_MS + minutes * MINUTE_MS),
+    st.sampled_from([0, 0, 0, 1, 20, -20, -40]).map(lambda minutes: START_MS + minutes * MINUTE_MS),
     st.integers(0, 9),
     st.integers(0, 12).map(lambda count: b"".join(event_hash(str(number)) for number in range(count))),
 )
+
+
+def two_minutes_apart(records: list[SessionChange]) -> list[SessionChange]:
+    """The same records, further on in time from one to the next."""
+    return [
+        record._replace(
+            history=record.history
+            and record.history._replace(
+                last_activity_ms=record.history.last_activity_ms + 2 * number * MINUTE_MS
+            )
+        )
+        for number, record in enumerate(records)
+    ]
+
+
 records_of_all_kinds = st.lists(
     st.builds(
         SessionChange,
@@ -55,7 +70,7 @@ records_of_all_kinds = st.lists(
     ),
     min_size=20,
     max_size=50,
-)
+).map(two_minutes_apart)
 
 
 def restored(limits: Limits, records: list[SessionChange], model: int | None, at_once: int = 1_000) -> Run:
