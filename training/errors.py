@@ -4,7 +4,11 @@ TrainingError               the command failed
 ├── UnreadableLogError      the file is no click log that can be read
 ├── ReplayError             the topic cannot be replayed
 ├── SplitError              nothing is left to train on, or to test on
-└── DivergedError           the loss is no longer a number
+├── DivergedError           the loss is no longer a number, or far above where it started
+├── CheckpointError         a checkpoint cannot be written or read
+└── ResumeError             there is no checkpoint of these clicks and settings
+
+StopTraining is no error: it asks the training loop to end early and keep what is learned.
 """
 
 
@@ -25,4 +29,16 @@ class SplitError(TrainingError):
 
 
 class DivergedError(TrainingError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN, infinite or far larger than it was before the first step."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint cannot be written, or what lies on disk is none."""
+
+
+class ResumeError(TrainingError):
+    """The checkpoints that there are belong to other clicks or settings, or none of them is sound."""
+
+
+class StopTraining(Exception):  # noqa: N818 - a request, not an error
+    """Raised by a callback of `fit`: end now and return the network as it is."""

@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from training.batches import Batch, batches, cut
-from training.errors import DivergedError
+from training.batches import Batch, Pieces, batches, cut
+from training.checkpoint import Checkpoints, Position, TrainingState
+from training.errors import DivergedError, StopTraining
 from training.losses import (
     CandidateSampler,
     candidate_log_chance,
@@ -23,13 +25,17 @@ from training.losses import (
     reduce_by_log_chance,
     weighted_cross_entropy,
 )
-from training.network import Network, hidden_states, new_network
+from training.network import Network, copy_of, hidden_states, new_network, parameters, weights
 from training.optimiser import Adam
 from training.sessions import Sessions
 from training.settings import TrainSettings, batch_transitions_for, embedding_dropout_for, epochs_for
 from worker.core.step import input_gates, session_query, unit_items
 
 REPORT_EVERY_STEPS = 10
+
+
+EXPLODED = 2.0
+"""A mean loss of more than so many times the first one, and 1 more, is worse than any guessing: stop."""
 
 
 @dataclass(frozen=True)
@@ -44,73 +50,245 @@ class FitProgress:
     events_per_s: float
 
 
+@dataclass(frozen=True, eq=False)
+class EpochEnd:
+    """An epoch is over.
+
+    Attributes:
+        epoch, epochs: this one, from 1, and how many there are.
+        loss: mean over the epoch.
+        network: as it is now; to look at, it will be trained on.
+        seconds: of training until here.
+        losses: of every epoch until here, also of those before a resume.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    network: Network
+    seconds: float
+    losses: tuple[float, ...]
+
+
 def fit(
-    sessions: Sessions, items: int, settings: TrainSettings, report: Callable[[FitProgress], None]
+    sessions: Sessions,
+    items: int,
+    settings: TrainSettings,
+    report: Callable[[FitProgress], None],
+    *,
+    start: Network | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_epoch: Callable[[EpochEnd], None] | None = None,
 ) -> Network:
     """Fit a session model. The same sessions, settings and build of torch give the same bytes.
+
+    So they do when training is broken off anywhere and goes on from a checkpoint.
 
     Args:
         sessions: of at least two clicks each, oldest first; item indices in [0, items).
         items: size of the vocabulary.
         settings: the recipe.
-        report: called every few steps and at the end.
+        report: called every few steps and at the end. It and `on_epoch` may raise `StopTraining`: the network
+            is then returned as it is.
+        start: weights to begin with, left as they are; None draws them.
+        checkpoints: where the state is kept and gone on from.
+        on_epoch: called at the end of each epoch.
 
     Raises:
         DivergedError: see there.
+        CheckpointError, ResumeError: as `checkpoints` raises them.
     """
     with torch_threads(settings.threads):
-        return _fit(sessions, items, settings, report)
+        run = _Run(items, settings, start)
+        plan = _plan(sessions, items, settings)
+        state = None if checkpoints is None else checkpoints.load()
+        if state is not None:
+            run.restore(state)
+        meter = _Meter(run.at, plan, report)
+        try:
+            while run.at.epoch <= plan.epochs:
+                _run_epoch(run, plan, meter, checkpoints, on_epoch)
+        except StopTraining:
+            if checkpoints is not None:
+                checkpoints.save(run.state())
+        return run.network
 
 
-def _fit(
-    sessions: Sessions, items: int, settings: TrainSettings, report: Callable[[FitProgress], None]
-) -> Network:
-    rng = np.random.default_rng(settings.seed)
-    noise = Generator().manual_seed(settings.seed)
-    network = new_network(items, settings.hidden_size, noise)
-    embedding_adam = Adam(network.embedding)
-    dense_adams = [Adam(parameter) for parameter in network.dense]
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What does not change during a training."""
 
+    settings: TrainSettings
+    epochs: int
+    events_total: int
+    batch_transitions: int
+    dropout: float
+    pieces: Pieces
+    sampler: CandidateSampler | None
+
+
+def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
     transitions, clicks = sessions.transitions, len(sessions.items)
     epochs = epochs_for(settings, transitions)
     batch_transitions = batch_transitions_for(settings, clicks)
-    dropout = embedding_dropout_for(settings, clicks)
-    pieces = cut(sessions, settings.max_transitions)
     sampler = None
     if items > settings.full_softmax_items:
         support = np.bincount(sessions.items, minlength=items)
         sampler = candidate_sampler(support, settings.negative_alpha, settings.negatives, batch_transitions)
+    return _Plan(
+        settings=settings,
+        epochs=epochs,
+        events_total=epochs * transitions,
+        batch_transitions=batch_transitions,
+        dropout=embedding_dropout_for(settings, clicks),
+        pieces=cut(sessions, settings.max_transitions),
+        sampler=sampler,
+    )
 
-    total = epochs * transitions
-    learned, loss_sum, loss_events, steps = 0, 0.0, 0, 0
-    started_s = time.perf_counter()
-    for epoch in range(1, epochs + 1):
-        for batch in batches(pieces, batch_transitions, rng):
-            rate = learning_rate(settings, learned / total)
-            touched, candidates = touched_rows(batch, sampler, rng)
-            rows = None if touched is None else torch.from_numpy(touched)
-            embedding = network.embedding if rows is None else network.embedding[rows]  # [V or R, H]
-            embedding = embedding.detach().requires_grad_()
 
-            loss = batch_loss(
-                network, embedding, batch, touched, candidates, sampler, settings, dropout, noise
+class _Run:
+    """What a step changes: weights, optimisers, generators, position."""
+
+    def __init__(self, items: int, settings: TrainSettings, start: Network | None) -> None:
+        self.rng = np.random.default_rng(settings.seed)
+        self.noise = Generator().manual_seed(settings.seed)
+        drawn = new_network(items, settings.hidden_size, self.noise)
+        self.network = drawn if start is None else copy_of(start)
+        self.embedding_adam = Adam(self.network.embedding)
+        self.dense_adams = [Adam(parameter) for parameter in self.network.dense]
+        self.at = Position()
+
+    def state(self) -> TrainingState:
+        """Everything, as views."""
+        self.at.rng = dict(self.rng.bit_generator.state)
+        tensors = {**weights(self.network), "noise": self.noise.get_state().numpy()}
+        for index, adam in enumerate((self.embedding_adam, *self.dense_adams)):
+            tensors |= {f"adam_{index}.{name}": tensor for name, tensor in adam.state().items()}
+        return TrainingState(self.at, tensors)
+
+    @torch.no_grad()
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a state."""
+        self.at = state.position
+        self.rng.bit_generator.state = self.at.rng
+        self.noise.set_state(torch.from_numpy(state.tensors["noise"]))
+        for name, parameter in parameters(self.network).items():
+            parameter.copy_(torch.from_numpy(state.tensors[name]))
+        for index, adam in enumerate((self.embedding_adam, *self.dense_adams)):
+            adam.restore({name: state.tensors[f"adam_{index}.{name}"] for name in adam.state()})
+
+    def step(self, batch: Batch, plan: _Plan) -> float:
+        """Learn from a batch; returns its loss."""
+        rate = learning_rate(plan.settings, self.at.learned / plan.events_total)
+        touched, candidates = touched_rows(batch, plan.sampler, self.rng)
+        rows = None if touched is None else torch.from_numpy(touched)
+        embedding = self.network.embedding if rows is None else self.network.embedding[rows]  # [V or R, H]
+        embedding = embedding.detach().requires_grad_()
+
+        loss = batch_loss(
+            self.network,
+            embedding,
+            batch,
+            touched,
+            candidates,
+            plan.sampler,
+            plan.settings,
+            plan.dropout,
+            self.noise,
+        )
+        embedding_gradient, *gradients = torch.autograd.grad(loss, [embedding, *self.network.dense])
+
+        self.embedding_adam.step(embedding_gradient, rate, rows)
+        for adam, gradient in zip(self.dense_adams, gradients, strict=True):
+            adam.step(gradient, rate)
+        return loss.item()
+
+
+class _Meter:
+    """Counts what is learned, reports it, and stops a training that goes wrong."""
+
+    def __init__(self, at: Position, plan: _Plan, report: Callable[[FitProgress], None]) -> None:
+        self._at, self._plan, self._report = at, plan, report
+        self._loss_sum, self._events, self._steps = 0.0, 0, 0  # since the last report
+        self._learned_before, self._seconds_before = at.learned, at.seconds
+        self._started_s = time.perf_counter()
+
+    def add(self, loss: float, events: int) -> None:
+        """Count a step."""
+        at = self._at
+        at.batches, at.learned = at.batches + 1, at.learned + events
+        at.loss_sum, at.loss_events = at.loss_sum + loss * events, at.loss_events + events
+        at.seconds = self._seconds_before + time.perf_counter() - self._started_s
+        self._loss_sum, self._events = self._loss_sum + loss * events, self._events + events
+        self._steps += 1
+        if self._steps == REPORT_EVERY_STEPS or at.learned == self._plan.events_total:
+            self.check()
+            self._pass_on()
+
+    def check(self) -> None:
+        """Look at the mean loss since the last report.
+
+        Raises:
+            DivergedError: it is no number, or has exploded.
+        """
+        if not self._events:
+            return
+        loss = self._loss_sum / self._events
+        if self._at.first_loss is None:
+            self._at.first_loss = loss
+        if not math.isfinite(loss) or loss > EXPLODED * self._at.first_loss + 1:
+            raise DivergedError(
+                f"the loss is {loss:.4g} in epoch {self._at.epoch}, it began with {self._at.first_loss:.4g}:"
+                " lower the learning rate"
             )
-            embedding_gradient, *dense_gradients = torch.autograd.grad(loss, [embedding, *network.dense])
 
-            embedding_adam.step(embedding_gradient, rate, rows)
-            for adam, gradient in zip(dense_adams, dense_gradients, strict=True):
-                adam.step(gradient, rate)
+    def _pass_on(self) -> None:
+        at = self._at
+        speed = (at.learned - self._learned_before) / (at.seconds - self._seconds_before)
+        loss = self._loss_sum / self._events
+        self._loss_sum, self._events, self._steps = 0.0, 0, 0
+        total, epochs = self._plan.events_total, self._plan.epochs
+        self._report(FitProgress(at.epoch, epochs, at.learned, total, loss, speed))
 
-            events, steps = len(batch.inputs), steps + 1
-            learned, loss_events = learned + events, loss_events + events
-            loss_sum += loss.item() * events
-            if steps % REPORT_EVERY_STEPS == 0 or learned == total:
-                if not math.isfinite(loss_sum):
-                    raise DivergedError(f"the loss is {loss_sum} in epoch {epoch}: lower the learning rate")
-                speed = learned / (time.perf_counter() - started_s)
-                report(FitProgress(epoch, epochs, learned, total, loss_sum / loss_events, speed))
-                loss_sum, loss_events = 0.0, 0
-    return network
+
+def _run_epoch(
+    run: _Run,
+    plan: _Plan,
+    meter: _Meter,
+    checkpoints: Checkpoints | None,
+    on_epoch: Callable[[EpochEnd], None] | None,
+) -> None:
+    """Learn what is left of this epoch."""
+    for batch in _batches_left(run, plan):
+        meter.add(run.step(batch, plan), len(batch.inputs))
+        if checkpoints is not None and checkpoints.due():
+            meter.check()
+            checkpoints.save(run.state())
+    at = run.at
+    at.losses.append(at.loss_sum / at.loss_events)
+    at.epoch, at.batches, at.loss_sum, at.loss_events = at.epoch + 1, 0, 0.0, 0
+    if checkpoints is not None:
+        meter.check()
+        checkpoints.save(run.state())
+    if on_epoch is not None:
+        losses = tuple(at.losses)
+        on_epoch(EpochEnd(at.epoch - 1, plan.epochs, losses[-1], run.network, at.seconds, losses))
+
+
+def _batches_left(run: _Run, plan: _Plan) -> Iterator[Batch]:
+    """The batches of this epoch that are not done."""
+    done, now = run.at.batches, dict(run.rng.bit_generator.state)
+    if done == 0:
+        run.at.epoch_rng = now
+    else:
+        # The order of batches is drawn when an epoch starts: draw it again, then go on with today's state.
+        run.rng.bit_generator.state = run.at.epoch_rng
+    order = batches(plan.pieces, plan.batch_transitions, run.rng)
+    if done:
+        for _ in islice(order, done):
+            pass
+        run.rng.bit_generator.state = now
+    yield from order
 
 
 def touched_rows(

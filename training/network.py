@@ -70,7 +70,18 @@ def hidden_states(cell: CellWeights, gates: Tensor, active: list[int]) -> Tensor
     return torch.cat(states)
 
 
+def copy_of(network: Network) -> Network:
+    """The same weights in tensors of their own, ready to be trained."""
+    cell = CellWeights(*(tensor.detach().clone().requires_grad_() for tensor in network.cell))
+    query = QueryWeights(*(tensor.detach().clone().requires_grad_() for tensor in network.query))
+    return Network(network.embedding.detach().clone(), cell, query)
+
+
+def parameters(network: Network) -> dict[str, Tensor]:
+    """Every parameter, under its name in the artefact."""
+    return {"embedding": network.embedding, **network.cell._asdict(), **network.query._asdict()}
+
+
 def weights(network: Network) -> dict[str, NDArray[np.float32]]:
     """The tensors of the artefact, under its names."""
-    tensors = {"embedding": network.embedding, **network.cell._asdict(), **network.query._asdict()}
-    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    return {name: tensor.detach().numpy() for name, tensor in parameters(network).items()}

@@ -4,7 +4,12 @@ Rows that a step does not touch keep their moments as they are, as in `torch.opt
 catalogue a step costs what it touches. torch's own wants sparse gradients, which cost more than the update.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -19,6 +24,20 @@ class Adam:
         self._mean = torch.zeros_like(parameter)
         self._square = torch.zeros_like(parameter)
         self._steps = 0
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What a step changes beside the parameter, as views."""
+        return {
+            "mean": self._mean.numpy(),
+            "square": self._square.numpy(),
+            "steps": np.array(self._steps, np.int64),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave."""
+        self._mean.copy_(torch.from_numpy(state["mean"]))
+        self._square.copy_(torch.from_numpy(state["square"]))
+        self._steps = int(state["steps"])
 
     @torch.no_grad()
     def step(self, gradient: Tensor, learning_rate: float, rows: Tensor | None = None) -> None:
