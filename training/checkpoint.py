@@ -224,7 +224,7 @@ class FolderCheckpoints:
         at = state.position
         self.remarks.append(f"resumed in epoch {at.epoch}, after {at.learned:,} transitions")
         self.remarks.extend(
-            f"{name} is now {self._of.settings[name]}, it was {of.settings.get(name)}: another model comes out"
+            f"{name} is now {self._of.settings[name]}, it was {of.settings.get(name)}: another model"
             for name in CHANGEABLE
             if of.settings.get(name) != self._of.settings[name]
         )
@@ -302,7 +302,7 @@ def _read(path: Path) -> tuple[TrainingState, Identity]:
             digest = file_digest(file, "sha256").hexdigest()
         if not path.name.endswith(f"-{digest[:16]}.safetensors"):
             raise CheckpointError(f"checkpoint {path} is damaged")
-        with safetensors.safe_open(path, "np") as opened:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(path, "np") as opened:
             numbers = json.loads(opened.metadata()[_METADATA])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if numbers["format_version"] != FORMAT_VERSION:

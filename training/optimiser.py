@@ -30,14 +30,14 @@ class Adam:
         return {
             "mean": self._mean.numpy(),
             "square": self._square.numpy(),
-            "steps": np.array(self._steps, np.int64),
+            "steps": np.array([self._steps], np.int64),
         }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what `state` gave."""
         self._mean.copy_(torch.from_numpy(state["mean"]))
         self._square.copy_(torch.from_numpy(state["square"]))
-        self._steps = int(state["steps"])
+        self._steps = int(state["steps"][0])
 
     @torch.no_grad()
     def step(self, gradient: Tensor, learning_rate: float, rows: Tensor | None = None) -> None:
