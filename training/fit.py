@@ -6,30 +6,27 @@ N transitions of a batch, V items, C candidates, R embedding rows that a batch t
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Generator
 
-from training.batches import Batch, Pieces, batches, cut
+from training.batches import Pieces, batches, cut
 from training.checkpoint import Checkpoints, Position, TrainingState
+from training.draws import Draw, ahead, draw, state_of
 from training.errors import DivergedError, StopTraining
-from training.losses import (
-    CandidateSampler,
-    candidate_log_chance,
-    candidate_sampler,
-    reduce_by_log_chance,
-    weighted_cross_entropy,
-)
-from training.network import Network, copy_of, hidden_states, new_network, parameters, weights
-from training.optimiser import Adam
+from training.fused import MAX_TEMPERATURE, FusedStep
+from training.losses import CandidateSampler, candidate_sampler
+from training.network import Network, copy_of, new_network, parameters, weights
+from training.optimiser import new_optimiser
+from training.plain import PlainStep
+from training.precision import low_precision
 from training.sessions import Sessions
 from training.settings import TrainSettings, batch_transitions_for, embedding_dropout_for, epochs_for
-from worker.core.step import input_gates, session_query, unit_items
 
 REPORT_EVERY_STEPS = 10
 
@@ -98,9 +95,8 @@ def fit(
         DivergedError: see there.
         CheckpointError, ResumeError: as `checkpoints` raises them.
     """
-    with torch_threads(settings.threads):
-        run = _Run(items, settings, start)
-        plan = _plan(sessions, items, settings)
+    plan = _plan(sessions, items, settings)
+    with torch_threads(settings.threads), closing(_Run(plan, start)) as run:
         state = None if checkpoints is None else checkpoints.load()
         if state is not None:
             run.restore(state)
@@ -119,6 +115,7 @@ class _Plan:
     """What does not change during a training."""
 
     settings: TrainSettings
+    items: int
     epochs: int
     events_total: int
     batch_transitions: int
@@ -137,6 +134,7 @@ def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
         sampler = candidate_sampler(support, settings.negative_alpha, settings.negatives, batch_transitions)
     return _Plan(
         settings=settings,
+        items=items,
         epochs=epochs,
         events_total=epochs * transitions,
         batch_transitions=batch_transitions,
@@ -149,59 +147,75 @@ def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
 class _Run:
     """What a step changes: weights, optimisers, generators, position."""
 
-    def __init__(self, items: int, settings: TrainSettings, start: Network | None) -> None:
+    def __init__(self, plan: _Plan, start: Network | None) -> None:
+        settings = plan.settings
         self.rng = np.random.default_rng(settings.seed)
-        self.noise = Generator().manual_seed(settings.seed)
-        drawn = new_network(items, settings.hidden_size, self.noise)
-        self.network = drawn if start is None else copy_of(start)
-        self.embedding_adam = Adam(self.network.embedding)
-        self.dense_adams = [Adam(parameter) for parameter in self.network.dense]
+        self._rng_state = state_of(self.rng)
+        drawing = Generator().manual_seed(settings.seed)
+        drawn = new_network(plan.items, settings.hidden_size, drawing)
+        self.network = copy_of(drawn if start is None else start, settings.device)
+        self._noise = Generator(settings.device).manual_seed(settings.seed)
+        self._optimisers = [
+            new_optimiser(settings, parameter) for parameter in parameters(self.network).values()
+        ]
         self.at = Position()
+        self._step = self._new_step(plan)
+
+    def _new_step(self, plan: _Plan) -> FusedStep | PlainStep:
+        settings, (embedding, *dense) = plan.settings, self._optimisers
+        if settings.device == "cpu" and settings.temperature <= MAX_TEMPERATURE:
+            low = low_precision(settings)
+            return FusedStep(self.network, embedding, dense, settings, plan.dropout, low)
+        return PlainStep(self.network, embedding, dense, settings, plan.dropout, self._noise)
 
     def state(self) -> TrainingState:
         """Everything, as views."""
-        self.at.rng = dict(self.rng.bit_generator.state)
-        tensors = {**weights(self.network), "noise": self.noise.get_state().numpy()}
-        for index, adam in enumerate((self.embedding_adam, *self.dense_adams)):
-            tensors |= {f"adam_{index}.{name}": tensor for name, tensor in adam.state().items()}
+        self.at.rng = self._rng_state
+        tensors = {**weights(self.network), "noise": self._noise.get_state().numpy()}
+        for index, optimiser in enumerate(self._optimisers):
+            tensors |= {f"moments_{index}.{name}": tensor for name, tensor in optimiser.state().items()}
         return TrainingState(self.at, tensors)
 
     @torch.no_grad()
     def restore(self, state: TrainingState) -> None:
         """Go on from a state."""
         self.at = state.position
-        self.rng.bit_generator.state = self.at.rng
-        self.noise.set_state(torch.from_numpy(state.tensors["noise"]))
+        self.rng.bit_generator.state = self._rng_state = self.at.rng
+        self._noise.set_state(torch.from_numpy(state.tensors["noise"]))
         for name, parameter in parameters(self.network).items():
             parameter.copy_(torch.from_numpy(state.tensors[name]))
-        for index, adam in enumerate((self.embedding_adam, *self.dense_adams)):
-            adam.restore({name: state.tensors[f"adam_{index}.{name}"] for name in adam.state()})
+        for index, optimiser in enumerate(self._optimisers):
+            names = optimiser.state()
+            optimiser.restore({name: state.tensors[f"moments_{index}.{name}"] for name in names})
 
-    def step(self, batch: Batch, plan: _Plan) -> float:
-        """Learn from a batch; returns its loss."""
-        rate = learning_rate(plan.settings, self.at.learned / plan.events_total)
-        touched, candidates = touched_rows(batch, plan.sampler, self.rng)
-        rows = None if touched is None else torch.from_numpy(touched)
-        embedding = self.network.embedding if rows is None else self.network.embedding[rows]  # [V or R, H]
-        embedding = embedding.detach().requires_grad_()
+    def epoch(self, plan: _Plan) -> Iterator[tuple[float, int]]:
+        """Learn what is left of this epoch; loss and transitions of each step."""
+        prepared = ((d.rng_after, len(d.batch.inputs), self._step.prepare(d)) for d in self._draws(plan))
+        for rng_after, events, step in ahead(prepared) if plan.settings.threads > 1 else prepared:
+            rate = learning_rate(plan.settings, self.at.learned / plan.events_total)
+            loss = self._step(step, rate)
+            self._rng_state = rng_after  # the generator itself is ahead of this step
+            yield loss, events
 
-        loss = batch_loss(
-            self.network,
-            embedding,
-            batch,
-            touched,
-            candidates,
-            plan.sampler,
-            plan.settings,
-            plan.dropout,
-            self.noise,
-        )
-        embedding_gradient, *gradients = torch.autograd.grad(loss, [embedding, *self.network.dense])
+    def _draws(self, plan: _Plan) -> Iterator[Draw]:
+        """The batches of this epoch that are not done, each with what it is scored against."""
+        done, now = self.at.batches, state_of(self.rng)
+        if done == 0:
+            self.at.epoch_rng = now
+        else:
+            # The order of batches is drawn when an epoch starts: draw it again, then go on with today's state.
+            self.rng.bit_generator.state = self.at.epoch_rng
+        order = batches(plan.pieces, plan.batch_transitions, self.rng)
+        if done:
+            for _ in islice(order, done):
+                pass
+            self.rng.bit_generator.state = now
+        for batch in order:
+            yield draw(batch, plan.items, plan.sampler, self.rng)
 
-        self.embedding_adam.step(embedding_gradient, rate, rows)
-        for adam, gradient in zip(self.dense_adams, gradients, strict=True):
-            adam.step(gradient, rate)
-        return loss.item()
+    def close(self) -> None:
+        """Let the threads go."""
+        self._step.close()
 
 
 class _Meter:
@@ -259,8 +273,8 @@ def _run_epoch(
     on_epoch: Callable[[EpochEnd], None] | None,
 ) -> None:
     """Learn what is left of this epoch."""
-    for batch in _batches_left(run, plan):
-        meter.add(run.step(batch, plan), len(batch.inputs))
+    for loss, events in run.epoch(plan):
+        meter.add(loss, events)
         if checkpoints is not None and checkpoints.due():
             meter.check()
             checkpoints.save(run.state())
@@ -273,67 +287,6 @@ def _run_epoch(
     if on_epoch is not None:
         losses = tuple(at.losses)
         on_epoch(EpochEnd(at.epoch - 1, plan.epochs, losses[-1], run.network, at.seconds, losses))
-
-
-def _batches_left(run: _Run, plan: _Plan) -> Iterator[Batch]:
-    """The batches of this epoch that are not done."""
-    done, now = run.at.batches, dict(run.rng.bit_generator.state)
-    if done == 0:
-        run.at.epoch_rng = now
-    else:
-        # The order of batches is drawn when an epoch starts: draw it again, then go on with today's state.
-        run.rng.bit_generator.state = run.at.epoch_rng
-    order = batches(plan.pieces, plan.batch_transitions, run.rng)
-    if done:
-        for _ in islice(order, done):
-            pass
-        run.rng.bit_generator.state = now
-    yield from order
-
-
-def touched_rows(
-    batch: Batch, sampler: CandidateSampler | None, rng: np.random.Generator
-) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """Embedding rows of this step [R] and the candidates among them [C], sorted; None for the catalogue."""
-    if sampler is None:
-        return None, None
-    candidates = sampler.draw(batch.targets, rng)
-    return np.union1d(candidates, batch.inputs), candidates
-
-
-def batch_loss(
-    network: Network,
-    embedding: Tensor,
-    batch: Batch,
-    touched: NDArray[np.int64] | None,
-    candidates: NDArray[np.int64] | None,
-    sampler: CandidateSampler | None,
-    settings: TrainSettings,
-    dropout: float,
-    noise: Generator,
-) -> Tensor:
-    """The loss of a batch, a scalar; `embedding` holds the rows `touched`, or all where that is None."""
-    inputs = batch.inputs if touched is None else np.searchsorted(touched, batch.inputs)
-    x = drop(embedding[torch.from_numpy(inputs)], dropout, noise)  # [N, H]
-    states = hidden_states(network.cell, input_gates(network.cell, x), batch.active)  # [N, H]
-    query = session_query(network.query, states, x) * settings.temperature  # [N, H]
-    weight = torch.from_numpy(batch.weights)
-    if sampler is None or touched is None or candidates is None:
-        logits = query @ unit_items(embedding).t()  # [N, V]
-        return weighted_cross_entropy(logits, torch.from_numpy(batch.targets), weight)
-    places = torch.from_numpy(np.searchsorted(touched, candidates))
-    logits = query @ unit_items(embedding[places]).t()  # [N, C]
-    target = torch.from_numpy(np.searchsorted(candidates, batch.targets))
-    logits = reduce_by_log_chance(logits, target, candidate_log_chance(sampler, candidates))
-    return weighted_cross_entropy(logits, target, weight)
-
-
-def drop(x: Tensor, probability: float, noise: Generator) -> Tensor:
-    """Dropout: entries zero with this probability, the others scaled so that the mean stays."""
-    if probability == 0:
-        return x
-    keep = torch.empty_like(x).bernoulli_(1 - probability, generator=noise)
-    return x * keep.div_(1 - probability)
 
 
 def learning_rate(settings: TrainSettings, progress: float) -> float:

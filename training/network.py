@@ -70,11 +70,15 @@ def hidden_states(cell: CellWeights, gates: Tensor, active: list[int]) -> Tensor
     return torch.cat(states)
 
 
-def copy_of(network: Network) -> Network:
+def copy_of(network: Network, device: str = "cpu") -> Network:
     """The same weights in tensors of their own, ready to be trained."""
-    cell = CellWeights(*(tensor.detach().clone().requires_grad_() for tensor in network.cell))
-    query = QueryWeights(*(tensor.detach().clone().requires_grad_() for tensor in network.query))
-    return Network(network.embedding.detach().clone(), cell, query)
+
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().to(device)
+
+    cell = CellWeights(*(copied(tensor).requires_grad_() for tensor in network.cell))
+    query = QueryWeights(*(copied(tensor).requires_grad_() for tensor in network.query))
+    return Network(copied(network.embedding), cell, query)
 
 
 def parameters(network: Network) -> dict[str, Tensor]:
@@ -84,4 +88,4 @@ def parameters(network: Network) -> dict[str, Tensor]:
 
 def weights(network: Network) -> dict[str, NDArray[np.float32]]:
     """The tensors of the artefact, under its names."""
-    return {name: tensor.detach().numpy() for name, tensor in parameters(network).items()}
+    return {name: tensor.numpy(force=True) for name, tensor in parameters(network).items()}
