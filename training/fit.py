@@ -19,7 +19,7 @@ from training.batches import Pieces, batches, cut
 from training.checkpoint import Checkpoints, Position, TrainingState
 from training.draws import Draw, ahead, draw, state_of
 from training.errors import DivergedError, StopTraining
-from training.fused import MAX_TEMPERATURE, FusedStep
+from training.fused import MAX_TEMPERATURE, FusedStep, warm_up
 from training.losses import CandidateSampler, candidate_sampler
 from training.network import Network, copy_of, new_network, parameters, weights
 from training.optimiser import new_optimiser
@@ -96,7 +96,7 @@ def fit(
         CheckpointError, ResumeError: as `checkpoints` raises them.
     """
     plan = _plan(sessions, items, settings)
-    with torch_threads(settings.threads), closing(_Run(plan, start)) as run:
+    with closing(_Run(plan, start)) as run, torch_threads(run.torch_threads):
         state = None if checkpoints is None else checkpoints.load()
         if state is not None:
             run.restore(state)
@@ -160,11 +160,14 @@ class _Run:
         ]
         self.at = Position()
         self._step = self._new_step(plan)
+        # The fused step has threads of its own; two kinds of them fight for the processor.
+        self.torch_threads = settings.threads if isinstance(self._step, PlainStep) else 1
 
     def _new_step(self, plan: _Plan) -> FusedStep | PlainStep:
         settings, (embedding, *dense) = plan.settings, self._optimisers
         if settings.device == "cpu" and settings.temperature <= MAX_TEMPERATURE:
             low = low_precision(settings)
+            warm_up(settings, low)
             return FusedStep(self.network, embedding, dense, settings, plan.dropout, low)
         return PlainStep(self.network, embedding, dense, settings, plan.dropout, self._noise)
 

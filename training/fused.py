@@ -12,20 +12,24 @@ n transitions of a part, N of the batch, C candidates, R touched rows, V items, 
 form `…_gradient` is ∂loss/∂….
 """
 
-from dataclasses import dataclass
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from training.batches import Batch
 from training.crew import Crew
 from training.deal import Dealt, Part, deal
-from training.draws import Draw
+from training.draws import Draw, draw
 from training.kernels_cell import gates_backward, gates_forward
 from training.kernels_loss import ask, query_gradient, softmax_rows, unit_rows
 from training.kernels_rows import gather_inputs, step_rows, update_rows
-from training.network import GATES, Network
-from training.optimiser import Optimiser
+from training.network import GATES, Network, new_network, parameters
+from training.optimiser import Optimiser, new_optimiser
 from training.settings import TrainSettings
 from training.workspace import Buffer, Workspace
 
@@ -316,6 +320,21 @@ class _Worker:
             gradient.array,
         )
         return gradient.tensor
+
+
+def warm_up(settings: TrainSettings, low: torch.dtype) -> float:
+    """Compile what is not compiled yet, by one step of a tiny training; returns the seconds it took.
+
+    Some 20 s the first time after an installation, a fraction of a second when the kernels lie on disk.
+    """
+    started_s = time.perf_counter()
+    network = new_network(4, 4, torch.Generator().manual_seed(0))
+    embedding, *dense = (new_optimiser(settings, tensor) for tensor in parameters(network).values())
+    clicks = np.arange(3)
+    batch = Batch(clicks, clicks + 1, np.ones(3, np.float32), [2, 1])
+    with closing(FusedStep(network, embedding, dense, replace(settings, threads=1), 0.5, low)) as step:
+        step(step.prepare(draw(batch, 4, None, np.random.default_rng(0))), 0.0)
+    return time.perf_counter() - started_s
 
 
 def _up(number: int, multiple: int) -> int:

@@ -4,6 +4,7 @@ V items, N transitions, R rows that a batch touches, C candidates, H hidden size
 """
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from training.kernels import kernel, widen
@@ -12,6 +13,14 @@ from training.kernels_loss import TINY
 Floats = NDArray[np.float32]
 Low = NDArray[np.uint16] | NDArray[np.float32]
 Rows = NDArray[np.int64]
+
+
+@njit(inline="always")
+def mixed(bits: np.uint32) -> np.uint32:
+    """The 32-bit finaliser of MurmurHash3. Cast at every step: numba widens sums and products to 64 bits."""
+    bits = np.uint32(np.uint32(bits ^ (bits >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+    bits = np.uint32(np.uint32(bits ^ (bits >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    return np.uint32(bits ^ (bits >> np.uint32(16)))
 
 
 @kernel
@@ -28,14 +37,7 @@ def gather_inputs(
     low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
     for i in range(len(rows)):
         for j in range(size):
-            # The 32-bit finaliser of MurmurHash3 over a counter, once with each half of the seed.
-            bits = np.uint32(i * size + j) ^ low
-            bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-            bits = (bits ^ (bits >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-            bits = (bits ^ (bits >> np.uint32(16))) + high
-            bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-            bits = (bits ^ (bits >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-            bits ^= bits >> np.uint32(16)
+            bits = mixed(np.uint32(mixed(np.uint32(np.uint32(i * size + j) ^ low)) + high))
             keep[i, j] = scale if bits >= below else np.float32(0)
             x[i, j] = embedding[rows[i], j] * keep[i, j]
 

@@ -57,10 +57,17 @@ def batch_loss(
     network: Network, embedding: Tensor, draw: Draw, settings: TrainSettings, dropout: float, noise: Generator
 ) -> Tensor:
     """The loss of a batch, a scalar; `embedding` [R, H] holds the rows `draw.touched`."""
+    x = embedding[torch.from_numpy(draw.places).to(embedding.device)]  # [N, H]
+    return loss_of_inputs(network, drop(x, dropout, noise), embedding, draw, settings.temperature)
+
+
+def loss_of_inputs(
+    network: Network, x: Tensor, embedding: Tensor, draw: Draw, temperature: float
+) -> Tensor:
+    """The same from the clicked items x [N, H], entries dropped already."""
     device = embedding.device
-    x = drop(embedding[torch.from_numpy(draw.places).to(device)], dropout, noise)  # [N, H]
     states = hidden_states(network.cell, input_gates(network.cell, x), draw.batch.active)  # [N, H]
-    query = session_query(network.query, states, x) * settings.temperature  # [N, H]
+    query = session_query(network.query, states, x) * temperature  # [N, H]
     logits = query @ unit_items(embedding[: draw.candidates]).t()  # [N, C]
     target = torch.from_numpy(draw.columns).to(device)
     logits = reduce_by_log_chance(logits, target, torch.from_numpy(draw.log_chance).to(device))
