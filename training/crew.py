@@ -1,4 +1,4 @@
-"""Several threads on one step, for work that lets go of Python's lock: products of torch, kernels of numba."""
+"""Threads for one step, for work that lets go of Python's lock: products of torch, kernels of numba."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait

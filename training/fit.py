@@ -12,7 +12,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator
 
 from training.batches import Pieces, batches, cut
@@ -206,7 +205,7 @@ class _Run:
         if done == 0:
             self.at.epoch_rng = now
         else:
-            # The order of batches is drawn when an epoch starts: draw it again, then go on with today's state.
+            # The order of batches is drawn when an epoch starts: draw it again, then go on from now.
             self.rng.bit_generator.state = self.at.epoch_rng
         order = batches(plan.pieces, plan.batch_transitions, self.rng)
         if done:

@@ -2,8 +2,8 @@
 
 It computes what autograd computes from `training.plain` (a test holds the two together), with fewer passes
 over memory: products by torch, everything between them fused by numba, no block of scores read more often
-than it has to be. The products over the catalogue may be in bfloat16; sums, softmax, cell, moments and weights
-are float32.
+than it has to be. The products over the catalogue may be in bfloat16; sums, softmax, cell, moments and
+weights are float32.
 
 Every batch is dealt out to a fixed number of parts, each worked on by one thread, and what they found is
 added in a fixed order: the number of threads changes how long a step takes, never what comes out.
@@ -16,6 +16,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -97,9 +98,7 @@ class FusedStep:
         self._parts = max(MIN_PARTS, settings.threads)
         self._padded = low == torch.bfloat16
         self._workspace = Workspace(low)
-        self._workers = [
-            _Worker(self._model, settings.temperature, dropout, low) for _ in range(self._parts)
-        ]
+        self._workers = [_Worker(self._model, settings.temperature, dropout, low) for _ in range(self._parts)]
         self._crew = Crew(min(settings.threads, self._parts))
 
     def prepare(self, draw: Draw) -> Dealt:
@@ -112,7 +111,12 @@ class FusedStep:
         self._crew.run(
             [
                 partial(
-                    unit_rows, self._model.embedding.numpy(), dealt.draw.touched, begin, end, shared.items.array
+                    unit_rows,
+                    self._model.embedding.numpy(),
+                    dealt.draw.touched,
+                    begin,
+                    end,
+                    shared.items.array,
                 )
                 for begin, end in _halves(dealt.draw.candidates, self._parts)
             ]
@@ -268,7 +272,12 @@ class _Worker:
 
     def _loss(self, shared: _Shared, place: int, x: Tensor, states: Tensor) -> Tensor:
         """Loss and gradient of the scores; returns ∂loss/∂(A·h + B·e_last) [n, H]."""
-        dealt, part, work, temperature = shared.dealt, shared.dealt.parts[place], self._work, self._temperature
+        dealt, part, work, temperature = (
+            shared.dealt,
+            shared.dealt.parts[place],
+            self._work,
+            self._temperature,
+        )
         mine = slice(part.begin, part.end)
         count, size = x.shape
         rows = _up(count, ROWS_PAD) if self._padded else count
@@ -345,4 +354,4 @@ def _up(number: int, multiple: int) -> int:
 def _halves(count: int, parts: int) -> list[tuple[int, int]]:
     """Begin and end of so many equal spans of `count`."""
     edges = [count * part // parts for part in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

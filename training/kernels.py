@@ -28,7 +28,7 @@ def kernel(function: Kernel) -> Kernel:
 
 
 @intrinsic  # type: ignore[misc]
-def _float_of(_context: Any, bits: Any) -> Any:
+def _float_of(_context: Any, _bits: Any) -> Any:
     """Float32 with these bits (uint32)."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:

@@ -29,7 +29,7 @@ def gather_inputs(
 ) -> None:
     """x[i] = embedding[rows[i]] · keep[i], with `keep` 0 by this probability, else what keeps the mean.
 
-    The coin of an entry is a hash of its place and the seed: the same whoever throws it, and no state to save.
+    The coin of an entry is a hash of its place and the seed: the same whoever throws it, no state to save.
     """
     size = embedding.shape[1]
     below = np.uint32(min(probability * 4294967296.0, 4294967295.0))
@@ -95,6 +95,19 @@ def step_rows(
 
 
 @kernel
+def through_unit_length(vector: Floats, gradient: Floats) -> None:
+    """From the gradient of vector / |vector| [H] to that of the vector, in place."""
+    square, along = np.float32(0), np.float32(0)
+    for j in range(len(vector)):
+        square += vector[j] * vector[j]
+        along += vector[j] * gradient[j]
+    unit = np.float32(1) / np.sqrt(max(square, TINY))
+    along *= unit * unit
+    for j in range(len(vector)):
+        gradient[j] = unit * (gradient[j] - along * vector[j])
+
+
+@kernel
 def update_rows(
     embedding: Floats,
     first: Floats,
@@ -144,14 +157,7 @@ def update_rows(
                 i = target_order[k]
                 for j in range(size):
                     gradient[j] += pull[i] * query[i, j]
-            square, along = np.float32(0), np.float32(0)
-            for j in range(size):
-                square += embedding[row, j] * embedding[row, j]
-                along += embedding[row, j] * gradient[j]
-            unit = np.float32(1) / np.sqrt(max(square, TINY))
-            along *= unit * unit
-            for j in range(size):
-                gradient[j] = unit * (gradient[j] - along * embedding[row, j])
+            through_unit_length(embedding[row], gradient)
         for k in range(input_starts[place], input_starts[place + 1]):
             i = input_order[k]
             for j in range(size):

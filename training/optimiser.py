@@ -19,7 +19,8 @@ from training.settings import TrainSettings
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Of the paper on Adam."""
 ADAGRAD_EPSILON = 1e-6
-"""Under the root: a gradient that was zero until now must not be divided by zero."""
+"""Under the root. Without it a row that is met as a negative, with a gradient of nearly nothing, would make a
+first step as long as any other's."""
 
 
 class Optimiser:
@@ -85,7 +86,7 @@ class Optimiser:
 
 
 class Adam(Optimiser):
-    """m += (1 − β1)(g − m); v += (1 − β2)(g² − v); θ −= rate · m̂ / (√v̂ + ε), both corrected for their start."""
+    """m += (1 − β1)(g − m); v += (1 − β2)(g² − v); θ −= rate · m̂ / (√v̂ + ε), the hats for their start."""
 
     kind = ADAM
     names = ("mean", "square")

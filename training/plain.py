@@ -61,9 +61,7 @@ def batch_loss(
     return loss_of_inputs(network, drop(x, dropout, noise), embedding, draw, settings.temperature)
 
 
-def loss_of_inputs(
-    network: Network, x: Tensor, embedding: Tensor, draw: Draw, temperature: float
-) -> Tensor:
+def loss_of_inputs(network: Network, x: Tensor, embedding: Tensor, draw: Draw, temperature: float) -> Tensor:
     """The same from the clicked items x [N, H], entries dropped already."""
     device = embedding.device
     states = hidden_states(network.cell, input_gates(network.cell, x), draw.batch.active)  # [N, H]

@@ -1,6 +1,7 @@
 """The training loop: what it computes, that it can be repeated, that it learns."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,17 @@ import torch
 
 from tests.training.logs import habit_log, sessions_of
 from training.batches import cut, pack
+from training.draws import draw
 from training.errors import DivergedError
-from training.fit import FitProgress, batch_loss, drop, fit, learning_rate, torch_threads, touched_rows
+from training.fit import FitProgress, fit, learning_rate, torch_threads
+from training.fused import MAX_TEMPERATURE
 from training.losses import candidate_sampler
 from training.network import new_network, weights
+from training.plain import batch_loss, drop
 from training.sessions import Sessions, TestShare, split_log
 from training.settings import (
+    OptimiserName,
+    Precision,
     TrainSettings,
     batch_transitions_for,
     embedding_dropout_for,
@@ -42,10 +48,38 @@ def as_bytes(settings: TrainSettings) -> bytes:
 
 
 @pytest.mark.parametrize("full_softmax_items", [6_000, 10])
-def test_same_seed_same_bytes_other_seed_other_bytes(full_softmax_items: int) -> None:
-    settings = replace(QUICK, full_softmax_items=full_softmax_items, negatives=20)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_same_seed_same_bytes_other_seed_other_bytes(full_softmax_items: int, precision: Precision) -> None:
+    settings = replace(QUICK, full_softmax_items=full_softmax_items, negatives=20, precision=precision)
+    assert as_bytes(settings) == as_bytes(settings) == as_bytes(replace(settings, threads=1))
+    assert as_bytes(settings) != as_bytes(replace(settings, seed=2))
+
+
+def test_the_plain_step_repeats_itself_too() -> None:
+    settings = replace(QUICK, temperature=MAX_TEMPERATURE + 1)  # beyond the fused step
     assert as_bytes(settings) == as_bytes(settings)
     assert as_bytes(settings) != as_bytes(replace(settings, seed=2))
+
+
+def test_threads_of_torch_do_not_multiply_those_of_the_crew() -> None:
+    found = []
+    fit(*train_part(), replace(QUICK, threads=2), lambda _: found.append(torch.get_num_threads()))
+    with ThreadPoolExecutor(1) as pool:
+        fit(
+            *train_part(),
+            replace(QUICK, threads=2),
+            lambda _: found.append(pool.submit(torch.get_num_threads).result()),
+        )
+    assert set(found) == {1}
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adagrad"])
+def test_both_optimisers_learn(optimiser: OptimiserName) -> None:
+    rate = {"adam": 0.01, "adagrad": 0.1}[optimiser]
+    settings = replace(QUICK, epochs=6, optimiser=optimiser, learning_rate=rate, momentum=0.1)
+    losses = []
+    fit(*train_part(), settings, lambda at: losses.append(at.loss))
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_training_leaves_torch_as_it_was() -> None:
@@ -65,9 +99,8 @@ def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
     noise = torch.Generator()
 
     def loss(chosen: list[int]) -> float:
-        batch = pack(pieces, np.array(chosen))
-        args = (network, network.embedding, batch, None, None, None, TrainSettings(), 0.0, noise)
-        return batch_loss(*args).item()
+        given = draw(pack(pieces, np.array(chosen)), 12, None, np.random.default_rng(0))
+        return batch_loss(network, network.embedding, given, TrainSettings(), 0.0, noise).item()
 
     transitions = pieces.length.tolist()
     alone = sum(loss([i]) * transitions[i] for i in range(4)) / sum(transitions)
@@ -77,17 +110,18 @@ def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
 def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None:
     pieces = cut(sessions_of([0, 5, 5, 2], [3, 1], [7, 7, 9]), 20)
     network = new_network(12, 8, torch.Generator().manual_seed(1))
+    # So many draws that each of the twelve items is drawn for certain, hence with a log chance of zero.
     batch, settings, noise = pack(pieces, np.arange(3)), TrainSettings(), torch.Generator()
     # So many draws that each of the twelve items is drawn for certain, hence with a log chance of zero.
     sampler = candidate_sampler(np.ones(12, np.int64), 0.25, draws=2_000, batch_transitions=6)
-    touched, candidates = touched_rows(batch, sampler, np.random.default_rng(0))
-    assert touched is not None
-    whole = network.embedding.clone().requires_grad_()
-    full = batch_loss(network, whole, batch, None, None, None, settings, 0.0, noise)
-    part = network.embedding[torch.from_numpy(touched)].requires_grad_()
-    sampled = batch_loss(network, part, batch, touched, candidates, sampler, settings, 0.0, noise)
-    torch.testing.assert_close(sampled, full)
-    torch.testing.assert_close(torch.autograd.grad(sampled, part)[0], torch.autograd.grad(full, whole)[0])
+    losses, gradients = [], []
+    for given in (draw(batch, 12, sampling, np.random.default_rng(0)) for sampling in (None, sampler)):
+        assert given.candidates == 12
+        whole = network.embedding.clone().requires_grad_()
+        losses.append(batch_loss(network, whole, given, settings, 0.0, noise))
+        gradients.append(torch.autograd.grad(losses[-1], whole)[0])
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_only_touched_rows_move() -> None:
@@ -128,9 +162,10 @@ def test_progress_ends_at_the_total() -> None:
     assert reports[-1].loss < math.log(items)
 
 
-def test_divergence_is_reported() -> None:
+@pytest.mark.parametrize(("temperature", "rate"), [(1e38, 0.01), (11.0, 1e30)], ids=["plain", "fused"])
+def test_divergence_is_reported(temperature: float, rate: float) -> None:
     with pytest.raises(DivergedError, match="lower the learning rate"):
-        fit(*train_part(), replace(QUICK, temperature=1e38), quiet)
+        fit(*train_part(), replace(QUICK, temperature=temperature, learning_rate=rate), quiet)
 
 
 def test_what_follows_from_the_log() -> None:
@@ -148,8 +183,16 @@ def test_what_follows_from_the_log() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"hidden_size": 0}, {"epochs": 0}, {"embedding_dropout": 1.0}, {"seed": -1}, {"learning_rate": -1.0}],
+    [
+        {"precision": "float16"},
+        {"optimiser": "sgd"},
+        {"hidden_size": 0},
+        {"epochs": 0},
+        {"embedding_dropout": 1.0},
+        {"seed": -1},
+        {"learning_rate": -1.0},
+    ],
 )
-def test_settings_that_cannot_work_are_refused(bad: dict[str, float]) -> None:
+def test_settings_that_cannot_work_are_refused(bad: dict[str, float | str]) -> None:
     with pytest.raises(ValueError, match="must be"):
         TrainSettings(**bad)  # type: ignore[arg-type]
