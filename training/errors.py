@@ -6,7 +6,8 @@ TrainingError               the command failed
 ├── SplitError              nothing is left to train on, or to test on
 ├── DivergedError           the loss is no longer a number, or far above where it started
 ├── CheckpointError         a checkpoint cannot be written or read
-└── ResumeError             there is no checkpoint of these clicks and settings
+├── ResumeError             there is no checkpoint of these clicks and settings
+└── WarmStartError          the model to start from does not fit, or nothing is new
 
 StopTraining is no error: it asks the training loop to end early and keep what is learned.
 """
@@ -38,6 +39,10 @@ class CheckpointError(TrainingError):
 
 class ResumeError(TrainingError):
     """The checkpoints that there are belong to other clicks or settings, or none of them is sound."""
+
+
+class WarmStartError(TrainingError):
+    """The model to go on from is of another architecture or shop, or there is no new session."""
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error
