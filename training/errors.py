@@ -7,7 +7,8 @@ TrainingError               the command failed
 ├── DivergedError           the loss is no longer a number, or far above where it started
 ├── CheckpointError         a checkpoint cannot be written or read
 ├── ResumeError             there is no checkpoint of these clicks and settings
-└── WarmStartError          the model to start from does not fit, or nothing is new
+├── WarmStartError          the model to start from does not fit, or nothing is new
+└── TuneError               the study is of something else, or cannot be what is asked
 
 StopTraining is no error: it asks the training loop to end early and keep what is learned.
 """
@@ -43,6 +44,10 @@ class ResumeError(TrainingError):
 
 class WarmStartError(TrainingError):
     """The model to go on from is of another architecture or shop, or there is no new session."""
+
+
+class TuneError(TrainingError):
+    """The study is of other logs or settings, the journal is none, or a setting is not to be searched."""
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from schemas.model_manifest import Architecture
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -48,6 +50,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
+        if self.hidden_size > MAX_HIDDEN_SIZE:
+            raise ValueError(f"hidden_size must be at most {MAX_HIDDEN_SIZE:,}, not {self.hidden_size}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, not {self.seed}")
         for name in ("warm_up", "final_rate", "embedding_dropout"):
@@ -56,10 +60,17 @@ class TrainSettings:
                 raise ValueError(f"{name} must be at least 0 and under 1, not {value}")
 
 
+MAX_HIDDEN_SIZE = 4_096
+"""As the manifest has it."""
 SMALL_LOG_CLICKS = 200_000
 """Under this a log counts as small."""
 TOTAL_TRANSITIONS = 2_000_000
 MIN_EPOCHS, MAX_EPOCHS = 3, 10
+
+
+def architecture_for(settings: TrainSettings, items: int) -> Architecture:
+    """What these settings train, for a vocabulary of so many items."""
+    return Architecture("gru", settings.hidden_size, items, "cosine", settings.temperature)
 
 
 def epochs_for(settings: TrainSettings, transitions: int) -> int:

@@ -1,12 +1,11 @@
-"""Going on from an older model: what it knows of items that both know, new sessions, and a sample of old ones.
+"""Going on from an older model: what it knows, the new sessions, and a sample of the old ones.
 
 The idea is that of ADER (Mi, Lin & Faltings, RecSys 2020, arXiv 2007.12000): a model that is trained on new
 clicks alone forgets, unless a bounded sample of the older ones, the exemplars, is replayed beside them. Taken
 from it: the number of exemplars of an item is proportional to how often the item was a label. Left out, on
-purpose: herding (it costs a pass of the old model over all old sessions; ADER's own ablation puts a random
-choice within each item close behind) and its distillation loss (the old model's scores of the whole catalogue
-for every exemplar). An exemplar here is a whole session, because the trainer learns all steps of a session at
-once; its label is the session's last item.
+purpose: herding (it costs a pass of the old model over all old sessions; here chance decides within an item)
+and the distillation loss (the old model's scores of the whole catalogue for every exemplar). An exemplar here
+is a whole session, because the trainer learns all steps of a session at once; its label is the last item.
 
 What was measured: `python -m tests.bench.warm_start`.
 """
@@ -24,7 +23,13 @@ from schemas.model_manifest import Architecture, ModelManifest
 from training.errors import WarmStartError
 from training.network import Network, new_network, parameters
 from training.sessions import UNKNOWN, Sessions, rows_in
-from training.settings import TrainSettings, batch_transitions_for, embedding_dropout_for, epochs_for
+from training.settings import (
+    TrainSettings,
+    architecture_for,
+    batch_transitions_for,
+    embedding_dropout_for,
+    epochs_for,
+)
 
 TRAINED_UNTIL_MS = "trained_until_ms"
 """Hyperparameter of the manifest: time of the last click that the model has learned. The log that it came
@@ -129,11 +134,11 @@ def check_architecture(old: Architecture, settings: TrainSettings) -> None:
     Raises:
         WarmStartError: see there.
     """
-    asked = {"hidden_size": settings.hidden_size, "temperature": settings.temperature}
+    asked = architecture_for(settings, old.items)
     odd = [
-        f"{name} {getattr(old, name)}, not {value}"
-        for name, value in asked.items()
-        if getattr(old, name) != value
+        f"{name} {getattr(old, name)}, not {getattr(asked, name)}"
+        for name in Architecture.__struct_fields__
+        if getattr(old, name) != getattr(asked, name)
     ]
     if odd:
         raise WarmStartError(

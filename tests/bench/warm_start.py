@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.model_artefact import Artefact, file_entries, pack_files
-from schemas.model_manifest import Architecture, ModelManifest, TrainingData
+from schemas.model_manifest import ModelManifest, TrainingData
 from training.evaluate import Scores, answerable, model_ranks, scores
 from training.fit import fit
 from training.log_file import read_click_log, read_test_sessions
 from training.network import Network, weights
 from training.sessions import Sessions, Split, TestSessions, rows_in, split_log
-from training.settings import TrainSettings
+from training.settings import TrainSettings, architecture_for
 from training.warm_start import TRAINED_UNTIL_MS, WarmStartSettings, warm_start
 from worker.core.session_model import session_model
 
@@ -102,7 +102,7 @@ def _artefact(items: list[str], network: Network, settings: TrainSettings, until
         format_version=1,
         model_version="bench",
         created_at_ms=FIXTURE_MS,
-        architecture=Architecture("gru", settings.hidden_size, len(items), "cosine", settings.temperature),
+        architecture=architecture_for(settings, len(items)),
         files=file_entries(pack_files(items, tensors)),
         training_data=TrainingData("file", "bench", 0, 0, 0, 0, 0, until_ms),
         hyperparameters={TRAINED_UNTIL_MS: until_ms},
