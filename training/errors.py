@@ -5,6 +5,7 @@ TrainingError               the command failed
 ├── ReplayError             the topic cannot be replayed
 ├── SplitError              nothing is left to train on, or to test on
 ├── DivergedError           the loss is no longer a number, or far above where it started
+├── StoreError              the model cannot be written
 ├── CheckpointError         a checkpoint cannot be written or read
 ├── ResumeError             there is no checkpoint of these clicks and settings
 ├── WarmStartError          the model to start from does not fit, or nothing is new
@@ -32,6 +33,10 @@ class SplitError(TrainingError):
 
 class DivergedError(TrainingError):
     """The loss became NaN, infinite or far larger than it was before the first step."""
+
+
+class StoreError(TrainingError):
+    """The trained model cannot be written into its store: it is full, or not ours to write."""
 
 
 class CheckpointError(TrainingError):

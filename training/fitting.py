@@ -5,16 +5,17 @@ written and marked (`interrupted` and `learned_share` in the manifest), and the 
 `--resume` learns the rest. A loss that explodes ends it without a model; the last good checkpoint stays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from schemas.model_manifest import ModelManifest
 from training.checkpoint import FolderCheckpoints, identity
-from training.errors import DivergedError, StopTraining
+from training.errors import DivergedError, StopTraining, StoreError
 from training.fit import EpochEnd, FitProgress, fit
-from training.model_store import load_model
+from training.model_store import load_model, save_model
 from training.network import Network
 from training.progress import Progress, Report
 from training.sessions import Split
@@ -80,8 +81,17 @@ class Fitted:
         """Whether training ended before its time."""
         return self.learned_share < 1.0
 
-    def stored(self) -> None:
-        """Remove the checkpoints, now that the model is in the store; those of an interrupted one stay."""
+    def save(self, store: Path, manifest: ModelManifest, files: Mapping[str, bytes]) -> None:
+        """Write the model, then remove the checkpoints; those of an interrupted training stay.
+
+        Raises:
+            StoreError: it cannot be written; the checkpoints stay.
+        """
+        try:
+            save_model(store, manifest, files)
+        except OSError as error:
+            left = "" if self.checkpoints is None else "; nothing is lost: --resume writes it"
+            raise StoreError(f"the model cannot be written into {store} ({error}){left}") from error
         if self.checkpoints is not None and not self.interrupted:
             self.checkpoints.remove()
 

@@ -30,7 +30,7 @@ from training.errors import SplitError
 from training.evaluate import Scores, answerable, is_target, model_ranks, scores
 from training.fit import torch_threads
 from training.fitting import AS_USUAL, FitOptions, Fitted, fit_split
-from training.model_store import load_model, model_version, save_model
+from training.model_store import load_model, model_version
 from training.network import weights
 from training.progress import Progress, Report
 from training.sessions import UNKNOWN, Split, SplitRule, rows_in, split_log
@@ -126,7 +126,6 @@ def train(
     Raises:
         TrainingError: see its children.
         BrokenArtefactError: `compare_with`, or the model to go on from, is no model.
-        OSError: the store cannot be written.
     """
     started_s = time.perf_counter()
     serving = load_model(compare_with)[1] if compare_with is not None else None
@@ -163,8 +162,7 @@ def train(
         serving=None if serving_ranks is None else scores(serving_ranks[headline]),
         interrupted=fitted.interrupted,
     )
-    save_model(store, msgspec.structs.replace(draft, scores=_manifest_scores(result)), files)
-    fitted.stored()
+    fitted.save(store, msgspec.structs.replace(draft, scores=_manifest_scores(result)), files)
     return result
 
 
