@@ -55,7 +55,7 @@ class Position(msgspec.Struct):
         batches: of this epoch that are done.
         learned: transitions, over all epochs.
         loss_sum, loss_events: of this epoch so far; the sum is weighted by transitions.
-        first_loss: mean over the first steps of all, to know an exploded loss by; None before.
+        first_loss: of the very first step, to know an exploded loss by; None before.
         losses: mean loss of each finished epoch.
         seconds: of training until here.
         epoch_rng: numpy generator state at the start of the epoch; from it the order of batches follows.
