@@ -220,7 +220,7 @@ class FolderCheckpoints:
         at = state.position
         self._say(f"resumed in epoch {at.epoch}, after {at.learned:,} transitions")
         for name in CHANGEABLE:
-            then, now = of.settings.get(name), self._of.settings[name]
+            then, now = of.settings.get(name), self._of.settings.get(name)
             if then != now:
                 self._say(f"{name} was {then} and is now {now}: the model will be another one")
 

@@ -181,7 +181,7 @@ def test_a_new_training_clears_what_was_there_and_without_any_resume_begins(tmp_
 def test_other_settings_are_refused(tmp_path: Path, change: dict[str, int], said: str) -> None:
     folder_of(tmp_path, QUICK).save(small_state(1))
     with pytest.raises(ResumeError, match=said):
-        folder_of(tmp_path, replace(QUICK, **change), resume=True).load()  # type: ignore[arg-type]
+        folder_of(tmp_path, replace(QUICK, **change), resume=True).load()
 
 
 def test_other_clicks_are_refused(tmp_path: Path) -> None:
