@@ -44,6 +44,7 @@ class FitOptions:
         resume: go on from the newest one.
         interrupted: asked every few steps; true ends the training, and what it learned is kept.
         say: told in a sentence what is worth knowing on the way.
+        on_epoch: called at the end of each epoch.
     """
 
     start_from: Path | None = None
@@ -52,6 +53,7 @@ class FitOptions:
     resume: bool = False
     interrupted: Callable[[], bool] = _never
     say: Callable[[str], None] = _say_nothing
+    on_epoch: Callable[[EpochEnd], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,7 @@ def fit_split(
         version = "" if old is None else old.manifest.model_version
         of = identity(sessions, split.item_ids, used, source, version)
         checkpoints = FolderCheckpoints(store, of, resume=options.resume, say=options.say)
-    watch = _Watch(options.interrupted, report)
+    watch = _Watch(options, report)
     try:
         network = fit(
             sessions,
@@ -148,8 +150,8 @@ def fit_split(
 class _Watch:
     """Passes on how training goes, and stops it when asked to."""
 
-    def __init__(self, interrupted: Callable[[], bool], report: Report) -> None:
-        self._interrupted, self._report = interrupted, report
+    def __init__(self, options: FitOptions, report: Report) -> None:
+        self._options, self._report = options, report
         self.events_per_s = 0.0
         self.learned_share = 1.0  # a resume from the end of training reports nothing
         self.losses: tuple[float, ...] = ()
@@ -159,11 +161,13 @@ class _Watch:
         self._report(
             Progress("fit", at.events, at.events_total, at.epoch, at.epochs, at.loss, at.events_per_s)
         )
-        if self._interrupted() and at.events < at.events_total:
+        if self._options.interrupted() and at.events < at.events_total:
             raise StopTraining
 
     def on_epoch(self, end: EpochEnd) -> None:
         self.losses = end.losses
+        if self._options.on_epoch is not None:
+            self._options.on_epoch(end)
 
 
 def _warm_notes(warm: WarmStart, version: str) -> dict[str, float | int | str | bool]:
