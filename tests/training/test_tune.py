@@ -169,3 +169,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run([*arguments, "--timeout", "soon"], debug=False) == 2
     assert run([*arguments, "--search", "bogus"], debug=False) == 1
     assert "cannot search bogus" in capsys.readouterr().err
+
+
+def test_bad_trials_end_early_and_what_matters_is_told(tmp_path: Path) -> None:
+    settings = TuneSettings("s", tmp_path / "tune.journal", 24, NAMES)
+    result = tune([log(60)], replace(START, epochs=5), settings, quiet, never)
+    assert result.pruned >= 1
+    assert result.finished + result.pruned == 24
+    assert set(result.importance) == set(NAMES)
+    assert sum(result.importance.values()) == pytest.approx(1)
