@@ -19,7 +19,7 @@ from training.checkpoint import (
     TrainingState,
     identity,
 )
-from training.errors import CheckpointError, DivergedError, ResumeError
+from training.errors import CheckpointError, DivergedError, ResumeError, StopTraining
 from training.fit import EpochEnd, FitProgress, fit
 from training.network import weights
 from training.sessions import Sessions, TestShare, split_log
@@ -106,6 +106,21 @@ def test_broken_off_twice(tmp_path: Path) -> None:
         one.steps_left = steps
         with pytest.raises(Killed):
             trained(QUICK, one)
+    assert trained(QUICK, folder_of(tmp_path, QUICK, resume=True)) == trained(QUICK)
+
+
+def test_stopped_by_hand_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    sessions, item_ids = train_part()
+
+    def stop(at: FitProgress) -> None:
+        if at.epoch == 2:
+            raise StopTraining
+
+    stopped = fit(sessions, len(item_ids), QUICK, stop, checkpoints=folder_of(tmp_path, QUICK))
+    kept = folder_of(tmp_path, QUICK, resume=True).load()
+    assert kept is not None
+    assert 0 < kept.position.batches
+    np.testing.assert_array_equal(kept.tensors["embedding"], stopped.embedding.numpy())
     assert trained(QUICK, folder_of(tmp_path, QUICK, resume=True)) == trained(QUICK)
 
 

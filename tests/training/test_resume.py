@@ -78,7 +78,7 @@ def test_killed_and_resumed_gives_the_model_of_a_training_that_was_not(
     assert list(store.iterdir()) == [folder]  # the checkpoint is gone
 
 
-def test_ctrl_c_keeps_what_was_learned_and_resume_learns_the_rest(log: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_learned_and_the_checkpoint(log: Path, tmp_path: Path) -> None:
     store = tmp_path / "models"
     arguments = ["train", str(log), "--models", str(store), "--hidden-size", "8", "--epochs", "100000"]
     process = subprocess.Popen(
