@@ -119,7 +119,7 @@ def test_stopped_by_hand_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
     stopped = fit(sessions, len(item_ids), QUICK, stop, checkpoints=folder_of(tmp_path, QUICK))
     kept = folder_of(tmp_path, QUICK, resume=True).load()
     assert kept is not None
-    assert 0 < kept.position.batches
+    assert kept.position.batches > 0
     np.testing.assert_array_equal(kept.tensors["embedding"], stopped.embedding.numpy())
     assert trained(QUICK, folder_of(tmp_path, QUICK, resume=True)) == trained(QUICK)
 
