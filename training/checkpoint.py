@@ -55,7 +55,7 @@ class Position(msgspec.Struct):
         batches: of this epoch that are done.
         learned: transitions, over all epochs.
         loss_sum, loss_events: of this epoch so far; the sum is weighted by transitions.
-        first_loss: mean over the first steps of all, to know an exploded loss by; None before.
+        first_loss: of the very first step, to know an exploded loss by; None before.
         losses: mean loss of each finished epoch.
         seconds: of training until here.
         epoch_rng: numpy generator state at the start of the epoch; from it the order of batches follows.
@@ -144,6 +144,7 @@ class FolderCheckpoints:
         of: Identity,
         *,
         resume: bool = False,
+        say: Callable[[str], None] = lambda _: None,
         every_s: float = EVERY_S,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -153,22 +154,17 @@ class FolderCheckpoints:
             store: the folder of models.
             of: the training.
             resume: go on from the newest checkpoint that is sound; otherwise `load` clears the folder.
+            say: told where training goes on from.
             every_s: between two checkpoints within an epoch.
             seconds: a clock that only goes forward.
         """
         self.folder = store / f"{PREFIX}{of.key()}"
-        self._store, self._of, self._resume, self._every_s, self._seconds = (
-            store,
-            of,
-            resume,
-            every_s,
-            seconds,
-        )
+        self._store, self._of, self._resume, self._say = store, of, resume, say
+        self._every_s, self._seconds = every_s, seconds
         self._saved_at_s, self._cost_s = seconds(), 0.0
-        self.remarks: list[str] = []
 
     def load(self) -> TrainingState | None:
-        """See `Checkpoints`. Takes the older one where the newest is unsound; `remarks` say so.
+        """See `Checkpoints`. Takes the older one where the newest is unsound.
 
         Raises:
             ResumeError: there are checkpoints, but of other clicks or settings, or none is sound.
@@ -181,13 +177,13 @@ class FolderCheckpoints:
         files = _files(self.folder)
         if not files:
             self._refuse_foreign()
-            self.remarks.append("no checkpoint to resume from: training starts at the beginning")
+            self._say("no checkpoint to resume from: training starts at the beginning")
             return None
         for path in reversed(files):
             try:
                 state, of = _read(path)
             except CheckpointError as error:
-                self.remarks.append(f"{error}: the one before it is taken")
+                self._say(f"{error}: the one before it is taken")
                 continue
             self._remark(state, of)
             return state
@@ -222,12 +218,11 @@ class FolderCheckpoints:
 
     def _remark(self, state: TrainingState, of: Identity) -> None:
         at = state.position
-        self.remarks.append(f"resumed in epoch {at.epoch}, after {at.learned:,} transitions")
-        self.remarks.extend(
-            f"{name} is now {self._of.settings[name]}, it was {of.settings.get(name)}: another model"
-            for name in CHANGEABLE
-            if of.settings.get(name) != self._of.settings[name]
-        )
+        self._say(f"resumed in epoch {at.epoch}, after {at.learned:,} transitions")
+        for name in CHANGEABLE:
+            then, now = of.settings.get(name), self._of.settings.get(name)
+            if then != now:
+                self._say(f"{name} was {then} and is now {now}: the model will be another one")
 
     def _refuse_foreign(self) -> None:
         for folder in sorted(self._store.glob(f"{PREFIX}*")):
@@ -241,12 +236,18 @@ class FolderCheckpoints:
                     " Say the same as then, or train without --resume"
                 )
 
+    def newest(self) -> Path | None:
+        """The newest checkpoint on disk."""
+        files = _files(self.folder)
+        return files[-1] if files else None
+
     def _unwritable(self, error: Exception) -> str:
-        kept = _files(self.folder)
-        left = (
-            f"the last good one is {kept[-1].name}, --resume goes on from it" if kept else "there is none yet"
+        kept = self.newest()
+        left = "there is none yet" if kept is None else f"the last good one is {kept.name}"
+        return (
+            f"no checkpoint can be written into {self.folder} ({error}); {left}."
+            " Make room and go on with --resume, or train with --no-checkpoints"
         )
-        return f"no checkpoint can be written into {self.folder} ({error}); {left}. Make room"
 
 
 def _differences(then: Identity, now: Identity) -> str:

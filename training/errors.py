@@ -5,8 +5,11 @@ TrainingError               the command failed
 ├── ReplayError             the topic cannot be replayed
 ├── SplitError              nothing is left to train on, or to test on
 ├── DivergedError           the loss is no longer a number, or far above where it started
+├── StoreError              the model cannot be written
 ├── CheckpointError         a checkpoint cannot be written or read
-└── ResumeError             there is no checkpoint of these clicks and settings
+├── ResumeError             there is no checkpoint of these clicks and settings
+├── WarmStartError          the model to start from does not fit, or nothing is new
+└── TuneError               the study is of something else, or cannot be what is asked
 
 StopTraining is no error: it asks the training loop to end early and keep what is learned.
 """
@@ -32,12 +35,24 @@ class DivergedError(TrainingError):
     """The loss became NaN, infinite or far larger than it was before the first step."""
 
 
+class StoreError(TrainingError):
+    """The trained model cannot be written into its store: it is full, or not ours to write."""
+
+
 class CheckpointError(TrainingError):
     """A checkpoint cannot be written, or what lies on disk is none."""
 
 
 class ResumeError(TrainingError):
     """The checkpoints that there are belong to other clicks or settings, or none of them is sound."""
+
+
+class WarmStartError(TrainingError):
+    """The model to go on from is of another architecture or shop, or there is no new session."""
+
+
+class TuneError(TrainingError):
+    """The study is of other logs or settings, the journal is none, or a setting is not to be searched."""
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error

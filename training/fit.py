@@ -30,8 +30,8 @@ from training.settings import TrainSettings, batch_transitions_for, embedding_dr
 REPORT_EVERY_STEPS = 10
 
 
-EXPLODED = 2.0
-"""A mean loss of more than so many times the first one, and 1 more, is worse than any guessing: stop."""
+EXPLODED = 1.5
+"""A mean loss of more than so many times the first step's, and 1 more, is far worse than guessing: stop."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,8 @@ class _Meter:
     def add(self, loss: float, events: int) -> None:
         """Count a step."""
         at = self._at
+        if at.first_loss is None:
+            at.first_loss = loss
         at.batches, at.learned = at.batches + 1, at.learned + events
         at.loss_sum, at.loss_events = at.loss_sum + loss * events, at.loss_events + events
         at.seconds = self._seconds_before + time.perf_counter() - self._started_s
@@ -249,12 +251,10 @@ class _Meter:
         """
         if not self._events:
             return
-        loss = self._loss_sum / self._events
-        if self._at.first_loss is None:
-            self._at.first_loss = loss
-        if not math.isfinite(loss) or loss > EXPLODED * self._at.first_loss + 1:
+        loss, first = self._loss_sum / self._events, self._at.first_loss or 0.0
+        if not math.isfinite(loss) or loss > EXPLODED * first + 1:
             raise DivergedError(
-                f"the loss is {loss:.4g} in epoch {self._at.epoch}, it began with {self._at.first_loss:.4g}:"
+                f"the loss is {loss:.4g} in epoch {self._at.epoch}, it began with {first:.4g}:"
                 " lower the learning rate"
             )
 

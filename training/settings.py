@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from schemas.model_manifest import Architecture
+
 OptimiserName = Literal["adam", "adagrad"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["cpu", "cuda"]
@@ -67,6 +69,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
+        if self.hidden_size > MAX_HIDDEN_SIZE:
+            raise ValueError(f"hidden_size must be at most {MAX_HIDDEN_SIZE:,}, not {self.hidden_size}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, not {self.seed}")
         for name, choices in CHOICES.items():
@@ -78,10 +82,17 @@ class TrainSettings:
                 raise ValueError(f"{name} must be at least 0 and under 1, not {value}")
 
 
+MAX_HIDDEN_SIZE = 4_096
+"""As the manifest has it."""
 SMALL_LOG_CLICKS = 200_000
 """Under this a log counts as small."""
 TOTAL_TRANSITIONS = 2_000_000
 MIN_EPOCHS, MAX_EPOCHS = 3, 10
+
+
+def architecture_for(settings: TrainSettings, items: int) -> Architecture:
+    """What these settings train, for a vocabulary of so many items."""
+    return Architecture("gru", settings.hidden_size, items, "cosine", settings.temperature)
 
 
 def epochs_for(settings: TrainSettings, transitions: int) -> int:

@@ -11,8 +11,8 @@ import torch
 from tests.training.logs import habit_log, sessions_of
 from training.batches import cut, pack
 from training.draws import draw
-from training.errors import DivergedError
-from training.fit import FitProgress, fit, learning_rate, torch_threads
+from training.errors import DivergedError, StopTraining
+from training.fit import EpochEnd, FitProgress, fit, learning_rate, torch_threads
 from training.fused import MAX_TEMPERATURE
 from training.losses import candidate_sampler
 from training.network import new_network, weights
@@ -166,6 +166,41 @@ def test_progress_ends_at_the_total() -> None:
 def test_divergence_is_reported(temperature: float, rate: float) -> None:
     with pytest.raises(DivergedError, match="lower the learning rate"):
         fit(*train_part(), replace(QUICK, temperature=temperature, learning_rate=rate), quiet)
+
+
+def test_a_loss_that_explodes_but_stays_a_number_is_reported() -> None:
+    sessions, items = train_part()
+    good = fit(sessions, items, replace(QUICK, epochs=6), quiet)
+    with pytest.raises(DivergedError, match=r"in epoch 1, it began with [01]\."):
+        fit(sessions, items, replace(QUICK, learning_rate=1e4), quiet, start=good)
+
+
+def test_a_start_is_gone_on_from_and_left_as_it_is() -> None:
+    sessions, items = train_part()
+    good = fit(sessions, items, replace(QUICK, epochs=6), quiet)
+    before = {name: tensor.copy() for name, tensor in weights(good).items()}
+    losses: list[float] = []
+    more = fit(sessions, items, QUICK, lambda at: losses.append(at.loss), start=good)
+    assert losses[0] < 0.6 * math.log(items)
+    for name, tensor in weights(good).items():
+        np.testing.assert_array_equal(tensor, before[name])
+        assert not np.array_equal(weights(more)[name], tensor)
+
+
+def test_a_callback_may_end_it_early() -> None:
+    sessions, items = train_part()
+    ends: list[EpochEnd] = []
+
+    def stop_after_two(end: EpochEnd) -> None:
+        ends.append(end)
+        if end.epoch == 2:
+            raise StopTraining
+
+    long = replace(QUICK, epochs=50)
+    ended = fit(sessions, items, long, quiet, on_epoch=stop_after_two)
+    assert [(end.epoch, end.epochs) for end in ends] == [(1, 50), (2, 50)]
+    assert ends[1].losses == (ends[0].loss, ends[1].loss)
+    assert ended is ends[1].network
 
 
 def test_what_follows_from_the_log() -> None:
