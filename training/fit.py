@@ -14,17 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from training.batches import Batch, batches, cut
+from training.batches import Batch, Pieces, batches, cut
 from training.errors import DivergedError
-from training.losses import (
-    CandidateSampler,
-    candidate_log_chance,
-    candidate_sampler,
-    reduce_by_log_chance,
-    weighted_cross_entropy,
-)
+from training.losses import loss_function
 from training.network import Network, hidden_states, new_network
 from training.optimiser import Adam
+from training.sampling import CandidateSampler, candidate_log_chance, candidate_sampler
+from training.session_parallel import SlotStep, carried, slot_steps
 from training.sessions import Sessions
 from training.settings import TrainSettings, batch_transitions_for, embedding_dropout_for, epochs_for
 from worker.core.step import input_gates, session_query, unit_items
@@ -74,6 +70,8 @@ def _fit(
     transitions, clicks = sessions.transitions, len(sessions.items)
     epochs = epochs_for(settings, transitions)
     batch_transitions = batch_transitions_for(settings, clicks)
+    if settings.batching == "session_parallel":
+        batch_transitions = settings.parallel_sessions
     dropout = embedding_dropout_for(settings, clicks)
     pieces = cut(sessions, settings.max_transitions)
     sampler = None
@@ -85,16 +83,19 @@ def _fit(
     learned, loss_sum, loss_events, steps = 0, 0.0, 0, 0
     started_s = time.perf_counter()
     for epoch in range(1, epochs + 1):
-        for batch in batches(pieces, batch_transitions, rng):
+        states = torch.empty(settings.parallel_sessions, settings.hidden_size)  # reset before they are read
+        for batch, slots in epoch_batches(sessions, pieces, settings, batch_transitions, rng):
             rate = learning_rate(settings, learned / total)
             touched, candidates = touched_rows(batch, sampler, rng)
             rows = None if touched is None else torch.from_numpy(touched)
             embedding = network.embedding if rows is None else network.embedding[rows]  # [V or R, H]
             embedding = embedding.detach().requires_grad_()
 
-            loss = batch_loss(
-                network, embedding, batch, touched, candidates, sampler, settings, dropout, noise
+            start = None if slots is None else carried(states, slots)
+            loss, states = batch_loss(
+                network, embedding, batch, touched, candidates, sampler, settings, dropout, noise, start
             )
+            states = states.detach()
             embedding_gradient, *dense_gradients = torch.autograd.grad(loss, [embedding, *network.dense])
 
             embedding_adam.step(embedding_gradient, rate, rows)
@@ -111,6 +112,22 @@ def _fit(
                 report(FitProgress(epoch, epochs, learned, total, loss_sum / loss_events, speed))
                 loss_sum, loss_events = 0.0, 0
     return network
+
+
+def epoch_batches(
+    sessions: Sessions,
+    pieces: Pieces,
+    settings: TrainSettings,
+    batch_transitions: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[Batch, SlotStep | None]]:
+    """The batches of an epoch; beside each the slots that carry their states on, where there are any."""
+    if settings.batching == "session_parallel":
+        for step in slot_steps(sessions, settings.parallel_sessions):
+            yield step.batch, step
+    else:
+        for batch in batches(pieces, batch_transitions, rng):
+            yield batch, None
 
 
 def touched_rows(
@@ -133,21 +150,27 @@ def batch_loss(
     settings: TrainSettings,
     dropout: float,
     noise: Generator,
-) -> Tensor:
-    """The loss of a batch, a scalar; `embedding` holds the rows `touched`, or all where that is None."""
+    start: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, a scalar, and the state after each of its clicks [N, H].
+
+    `embedding` holds the rows `touched`, or all where that is None; `start` [B, H] the states before the
+    first clicks, None for zero. Two dropouts, each with a mask and a probability of its own: of the input
+    embeddings, and of the states that the query is made from (what is carried on keeps all its entries).
+    """
     inputs = batch.inputs if touched is None else np.searchsorted(touched, batch.inputs)
     x = drop(embedding[torch.from_numpy(inputs)], dropout, noise)  # [N, H]
-    states = hidden_states(network.cell, input_gates(network.cell, x), batch.active)  # [N, H]
-    query = session_query(network.query, states, x) * settings.temperature  # [N, H]
-    weight = torch.from_numpy(batch.weights)
+    states = hidden_states(network.cell, input_gates(network.cell, x), batch.active, start)  # [N, H]
+    output = drop(states, settings.hidden_dropout, noise)  # [N, H]
+    query = session_query(network.query, output, x) * settings.temperature  # [N, H]
+    weight, loss = torch.from_numpy(batch.weights), loss_function(settings)
     if sampler is None or touched is None or candidates is None:
         logits = query @ unit_items(embedding).t()  # [N, V]
-        return weighted_cross_entropy(logits, torch.from_numpy(batch.targets), weight)
+        return loss(logits, torch.from_numpy(batch.targets), weight, None), states
     places = torch.from_numpy(np.searchsorted(touched, candidates))
     logits = query @ unit_items(embedding[places]).t()  # [N, C]
     target = torch.from_numpy(np.searchsorted(candidates, batch.targets))
-    logits = reduce_by_log_chance(logits, target, candidate_log_chance(sampler, candidates))
-    return weighted_cross_entropy(logits, target, weight)
+    return loss(logits, target, weight, candidate_log_chance(sampler, candidates)), states
 
 
 def drop(x: Tensor, probability: float, noise: Generator) -> Tensor:

@@ -1,7 +1,7 @@
-"""Adam (Kingma & Ba 2015) that can update some rows of a matrix only.
+"""Adam (Kingma & Ba 2015) and Adagrad (Duchi et al. 2011) that can update some rows of a matrix only.
 
-Rows that a step does not touch keep their moments as they are, as in `torch.optim.SparseAdam`: on a large
-catalogue a step costs what it touches. torch's own wants sparse gradients, which cost more than the update.
+Rows that a step does not touch keep all they have, as in `torch.optim.SparseAdam`: on a large catalogue a
+step costs what it touches. torch's own wants sparse gradients, which cost more than the update.
 """
 
 import torch
@@ -41,3 +41,38 @@ class Adam:
             return
         self._mean[rows], self._square[rows] = mean, square
         self._parameter.index_add_(0, rows, mean.div_(scale), alpha=-size)
+
+
+ADAGRAD_EPSILON = 1e-6
+"""Bounds the first step of an entry whose gradients are next to nothing, which else would be a whole one."""
+
+
+class Adagrad:
+    """Adagrad (Duchi et al. 2011) with momentum, as arXiv 1511.06939 trains with; by rows, as `Adam` here.
+
+    For each entry that a step touches, with its gradient g and the learning rate η of the step:
+        G ← G + g²        v ← momentum · v − η · g / (√G + ε)        θ ← θ + v
+    G starts at 0, so that the first step has the full rate, and v at 0. Only the sum G makes steps smaller;
+    any other decay is in the η that the caller gives. Rows that a step does not touch keep G, v and θ: a
+    velocity moves its row no further until the row is touched again.
+    """
+
+    def __init__(self, parameter: Tensor, momentum: float = 0.0) -> None:
+        self._parameter = parameter
+        self._momentum = momentum
+        self._squares = torch.zeros_like(parameter)
+        self._velocity = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, learning_rate: float, rows: Tensor | None = None) -> None:
+        """Take one step; the arguments are those of `Adam.step`."""
+        squares = self._squares if rows is None else self._squares[rows]
+        velocity = self._velocity if rows is None else self._velocity[rows]
+        squares.addcmul_(gradient, gradient)
+        velocity.mul_(self._momentum)
+        velocity.addcdiv_(gradient, squares.sqrt().add_(ADAGRAD_EPSILON), value=-learning_rate)
+        if rows is None:
+            self._parameter.add_(velocity)
+            return
+        self._squares[rows], self._velocity[rows] = squares, velocity
+        self._parameter.index_add_(0, rows, velocity)

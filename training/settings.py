@@ -1,6 +1,10 @@
 """The settings of the trainer. What was measured: `deploy/decisions/0003-training-recipe.md`."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+LossName = Literal["cross_entropy", "top1", "bpr", "top1_max", "bpr_max"]
+Batching = Literal["sessions", "session_parallel"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,19 @@ class TrainSettings:
     """Where the cosine ends, relative to the learning rate."""
     embedding_dropout: float | None = None
     """None: 0.4 on logs under 200,000 training clicks, else 0.25. Probability to drop, on inputs alone."""
+    hidden_dropout: float = 0.0
+    """Probability to drop an entry of the state that the query is made from; any hurt with these defaults."""
+    batching: Batching = "sessions"
+    """Whole sessions with full back-propagation; "session_parallel" as in the first paper, without."""
+    parallel_sessions: int = 64
+    """Sessions side by side where batching is session-parallel; published settings go from 32 to 128."""
+    loss: LossName = "cross_entropy"
+    """Over a large sample of candidates it is ahead of the losses of pairs; see `training.losses`."""
+    bpreg: float = 1.0
+    """Weight of the score regularisation of BPR-max; no other loss looks at it."""
+    logq: bool = True
+    """Correct sampled logits by the log of their chance to be drawn; accuracy falls without. Cross-entropy
+    over a sample only."""
     full_softmax_items: int = 6_000
     """Catalogues up to this size are scored in full: about as dear as drawing 8,192 candidates."""
     negatives: int = 8_192
@@ -44,13 +61,17 @@ class TrainSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         positive = ("hidden_size", "temperature", "max_transitions", "learning_rate", "negatives", "threads")
-        for name in (*positive, "epochs", "batch_transitions"):
+        for name in (*positive, "parallel_sessions", "epochs", "batch_transitions"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, not {self.seed}")
-        for name in ("warm_up", "final_rate", "embedding_dropout"):
+        for name in ("seed", "bpreg"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        for name, choices in (("loss", get_args(LossName)), ("batching", get_args(Batching))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        for name in ("warm_up", "final_rate", "embedding_dropout", "hidden_dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and under 1, not {value}")

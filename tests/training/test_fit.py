@@ -11,8 +11,8 @@ from tests.training.logs import habit_log, sessions_of
 from training.batches import cut, pack
 from training.errors import DivergedError
 from training.fit import FitProgress, batch_loss, drop, fit, learning_rate, torch_threads, touched_rows
-from training.losses import candidate_sampler
 from training.network import new_network, weights
+from training.sampling import candidate_sampler
 from training.sessions import Sessions, TestShare, split_log
 from training.settings import (
     TrainSettings,
@@ -67,7 +67,7 @@ def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
     def loss(chosen: list[int]) -> float:
         batch = pack(pieces, np.array(chosen))
         args = (network, network.embedding, batch, None, None, None, TrainSettings(), 0.0, noise)
-        return batch_loss(*args).item()
+        return batch_loss(*args)[0].item()
 
     transitions = pieces.length.tolist()
     alone = sum(loss([i]) * transitions[i] for i in range(4)) / sum(transitions)
@@ -83,9 +83,9 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None
     touched, candidates = touched_rows(batch, sampler, np.random.default_rng(0))
     assert touched is not None
     whole = network.embedding.clone().requires_grad_()
-    full = batch_loss(network, whole, batch, None, None, None, settings, 0.0, noise)
+    full, _ = batch_loss(network, whole, batch, None, None, None, settings, 0.0, noise)
     part = network.embedding[torch.from_numpy(touched)].requires_grad_()
-    sampled = batch_loss(network, part, batch, touched, candidates, sampler, settings, 0.0, noise)
+    sampled, _ = batch_loss(network, part, batch, touched, candidates, sampler, settings, 0.0, noise)
     torch.testing.assert_close(sampled, full)
     torch.testing.assert_close(torch.autograd.grad(sampled, part)[0], torch.autograd.grad(full, whole)[0])
 
