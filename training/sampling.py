@@ -49,7 +49,7 @@ def alias_table(weights: NDArray[np.float64]) -> AliasTable:
     the next heavy one fills.
     """
     scaled = weights * (len(weights) / weights.sum())
-    light, heavy = np.flatnonzero(scaled < 1), np.flatnonzero(scaled >= 1)
+    light, heavy = np.flatnonzero(scaled < 1), np.flatnonzero(scaled > 1)
     keep, alias = np.ones(len(weights)), np.arange(len(weights))
     if not len(light) or not len(heavy):  # all weigh the same, but for rounding
         return AliasTable(keep, alias)
@@ -60,7 +60,7 @@ def alias_table(weights: NDArray[np.float64]) -> AliasTable:
     filled_by = np.searchsorted(excess, gaps_before, side="right")
     alias[light] = heavy[np.minimum(filled_by, len(heavy) - 1)]  # rounding: both sums should end alike
 
-    last_gap = np.searchsorted(gaps, excess[:-1], side="right")
+    last_gap = np.searchsorted(gaps, excess[:-1], side="left")  # that each heavy item fills, but the last
     (used_up,) = np.nonzero(last_gap < len(light))
     keep[heavy[used_up]] = 1 - (gaps[last_gap[used_up]] - excess[used_up])
     alias[heavy[used_up]] = heavy[used_up + 1]

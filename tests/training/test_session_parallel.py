@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.logs import sessions_of
@@ -30,6 +30,7 @@ def test_the_picture_in_the_docstring() -> None:
     assert [step.batch.active for step in steps] == [[2], [2], [1]]
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 30))
 def test_an_epoch_holds_every_transition_once(sizes: list[int], slots: int) -> None:
     steps = list(slot_steps(numbered(sizes), slots))
@@ -39,6 +40,7 @@ def test_an_epoch_holds_every_transition_once(sizes: list[int], slots: int) -> N
     assert sum(int(step.reset.sum()) for step in steps) == len(sizes)
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 30))
 def test_slots_are_full_until_no_session_is_left(sizes: list[int], slots: int) -> None:
     begun = 0
@@ -48,6 +50,7 @@ def test_slots_are_full_until_no_session_is_left(sizes: list[int], slots: int) -
         assert len(step.inputs) == slots or begun == len(sizes)
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 30))
 def test_each_state_is_that_of_a_fresh_walk_through_its_session(sizes: list[int], slots: int) -> None:
     """The state here is the list of clicks itself, as a number: new = 1,000 · old + click + 1."""
