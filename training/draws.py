@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.batches import Batch
-from training.losses import CandidateSampler
+from training.sampling import CandidateSampler
+from training.session_parallel import SlotStep
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ class Draw:
         log_chance: float32 [C], what comes off each candidate's score.
         seed: of the coins that drop entries of this step.
         rng_after: state of the generator once all of this was drawn.
+        slots: how states are carried on to this batch, None where all start from zero.
     """
 
     batch: Batch
@@ -40,15 +42,23 @@ class Draw:
     log_chance: NDArray[np.float32]
     seed: int
     rng_after: dict[str, Any]
+    slots: SlotStep | None = None
 
 
-def draw(batch: Batch, items: int, sampler: CandidateSampler | None, rng: np.random.Generator) -> Draw:
+def draw(
+    batch: Batch,
+    items: int,
+    sampler: CandidateSampler | None,
+    rng: np.random.Generator,
+    slots: SlotStep | None = None,
+) -> Draw:
     """Draw for a batch; without a sampler the whole catalogue of `items` is scored."""
     seed = int(rng.integers(1 << 63))
     if sampler is None:
         everything = np.arange(items)
         chances = np.zeros(items, np.float32)
-        return Draw(batch, everything, items, batch.targets, batch.inputs, chances, seed, state_of(rng))
+        after = state_of(rng)
+        return Draw(batch, everything, items, batch.targets, batch.inputs, chances, seed, after, slots)
     candidates = sampler.draw(batch.targets, rng)
     places = np.searchsorted(candidates, batch.inputs)
     absent = candidates[np.minimum(places, len(candidates) - 1)] != batch.inputs
@@ -63,6 +73,7 @@ def draw(batch: Batch, items: int, sampler: CandidateSampler | None, rng: np.ran
         log_chance=sampler.log_chance[candidates],
         seed=seed,
         rng_after=state_of(rng),
+        slots=slots,
     )
 
 

@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from torch import Generator
 
-from training.batches import Pieces, batches, cut
+from training.batches import Batch, Pieces, batches, cut
 from training.checkpoint import Checkpoints, Position, TrainingState
 from training.draws import Draw, ahead, draw, state_of
 from training.errors import DivergedError, StopTraining
-from training.fused import MAX_TEMPERATURE, FusedStep, warm_up
-from training.losses import CandidateSampler, candidate_sampler
+from training.fused import FusedStep, can_be_fused, warm_up
 from training.network import Network, copy_of, new_network, parameters, weights
 from training.optimiser import new_optimiser
 from training.plain import PlainStep
 from training.precision import low_precision
+from training.sampling import CandidateSampler, candidate_sampler
+from training.session_parallel import SlotStep, slot_steps
 from training.sessions import Sessions
 from training.settings import TrainSettings, batch_transitions_for, embedding_dropout_for, epochs_for
 
@@ -114,6 +115,7 @@ class _Plan:
     """What does not change during a training."""
 
     settings: TrainSettings
+    sessions: Sessions
     items: int
     epochs: int
     events_total: int
@@ -133,6 +135,7 @@ def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
         sampler = candidate_sampler(support, settings.negative_alpha, settings.negatives, batch_transitions)
     return _Plan(
         settings=settings,
+        sessions=sessions,
         items=items,
         epochs=epochs,
         events_total=epochs * transitions,
@@ -164,7 +167,7 @@ class _Run:
 
     def _new_step(self, plan: _Plan) -> FusedStep | PlainStep:
         settings, (embedding, *dense) = plan.settings, self._optimisers
-        if settings.device == "cpu" and settings.temperature <= MAX_TEMPERATURE:
+        if can_be_fused(settings):
             low = low_precision(settings)
             warm_up(settings, low)
             return FusedStep(self.network, embedding, dense, settings, plan.dropout, low)
@@ -173,7 +176,7 @@ class _Run:
     def state(self) -> TrainingState:
         """Everything, as views."""
         self.at.rng = self._rng_state
-        tensors = {**weights(self.network), "noise": self._noise.get_state().numpy()}
+        tensors = {**weights(self.network), **self._step.state(), "noise": self._noise.get_state().numpy()}
         for index, optimiser in enumerate(self._optimisers):
             tensors |= {f"moments_{index}.{name}": tensor for name, tensor in optimiser.state().items()}
         return TrainingState(self.at, tensors)
@@ -184,6 +187,7 @@ class _Run:
         self.at = state.position
         self.rng.bit_generator.state = self._rng_state = self.at.rng
         self._noise.set_state(torch.from_numpy(state.tensors["noise"]))
+        self._step.restore(state.tensors)
         for name, parameter in parameters(self.network).items():
             parameter.copy_(torch.from_numpy(state.tensors[name]))
         for index, optimiser in enumerate(self._optimisers):
@@ -207,17 +211,27 @@ class _Run:
         else:
             # The order of batches is drawn when an epoch starts: draw it again, then go on from now.
             self.rng.bit_generator.state = self.at.epoch_rng
-        order = batches(plan.pieces, plan.batch_transitions, self.rng)
+        order = epoch_batches(plan, self.rng)
         if done:
             for _ in islice(order, done):
                 pass
             self.rng.bit_generator.state = now
-        for batch in order:
-            yield draw(batch, plan.items, plan.sampler, self.rng)
+        for batch, slots in order:
+            yield draw(batch, plan.items, plan.sampler, self.rng, slots)
 
     def close(self) -> None:
         """Let the threads go."""
         self._step.close()
+
+
+def epoch_batches(plan: _Plan, rng: np.random.Generator) -> Iterator[tuple[Batch, SlotStep | None]]:
+    """The batches of an epoch; beside each the slots that carry their states on, where there are any."""
+    if plan.settings.batching == "session_parallel":
+        for step in slot_steps(plan.sessions, plan.settings.parallel_sessions):
+            yield step.batch, step
+    else:
+        for batch in batches(plan.pieces, plan.batch_transitions, rng):
+            yield batch, None
 
 
 class _Meter:

@@ -13,13 +13,16 @@ form `…_gradient` is ∂loss/∂….
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.batches import Batch
@@ -43,6 +46,16 @@ MAX_TEMPERATURE = 40.0
 ROWS_PAD, CANDIDATES_PAD, SIZE_PAD = 32, 256, 32
 """bfloat16 products are padded to multiples of these. The matrix units work on tiles of 16 by 32 (a width of
 128 instead of 100 takes less time, not more), and a product of a new shape costs its compilation."""
+
+
+def can_be_fused(settings: TrainSettings) -> bool:
+    """Whether the fused step computes what these settings ask for; if not, `training.plain` does."""
+    return (
+        settings.device == "cpu"
+        and settings.temperature <= MAX_TEMPERATURE
+        and (settings.loss, settings.logq, settings.batching) == ("cross_entropy", True, "sessions")
+        and settings.hidden_dropout == 0
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +138,13 @@ class FusedStep:
         self._crew.run([partial(worker.learn, shared, place) for place, worker in enumerate(workers)])
         self._update(shared, [worker.gradients for worker in workers], learning_rate)
         return float(shared.loss.array.sum())
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What is carried from step to step beside weights and moments: nothing."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave."""
 
     def close(self) -> None:
         """Let the threads go."""

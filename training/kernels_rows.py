@@ -81,7 +81,7 @@ def step_row(
     else:  # momentum, rate
         for j in range(len(gradient)):
             second[j] += gradient[j] * gradient[j]
-            first[j] = c0 * first[j] - c1 * gradient[j] / np.sqrt(second[j] + constants[4])
+            first[j] = c0 * first[j] - c1 * gradient[j] / (np.sqrt(second[j]) + constants[4])
             parameter[j] += first[j]
 
 

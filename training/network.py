@@ -50,19 +50,20 @@ def new_network(items: int, hidden_size: int, generator: Generator) -> Network:
     return Network(embedding, cell, query)
 
 
-def hidden_states(cell: CellWeights, gates: Tensor, active: list[int]) -> Tensor:
-    """Run the cell over packed sessions, every state starting at zero.
+def hidden_states(cell: CellWeights, gates: Tensor, active: list[int], start: Tensor | None = None) -> Tensor:
+    """Run the cell over packed sessions.
 
     Args:
         cell: the weights.
         gates: `input_gates` of all clicks [N, 3H], first clicks of all sessions first, then the second
             ones, …; at each time step the sessions that go on are the leading ones.
         active: sessions at each time step, never growing; sums to N. There is no padding.
+        start: states before the first click [active[0], H]; None for zero.
 
     Returns:
         The state after each click [N, H], packed alike.
     """
-    state = gates.new_zeros(active[0], gates.shape[1] // GATES)
+    state = gates.new_zeros(active[0], gates.shape[1] // GATES) if start is None else start
     states = []
     for sessions, step_gates in zip(active, torch.split(gates, active), strict=True):
         state = recurrent_step(cell, step_gates, state[:sessions])

@@ -19,8 +19,7 @@ from training.settings import TrainSettings
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Of the paper on Adam."""
 ADAGRAD_EPSILON = 1e-6
-"""Under the root. Without it a row that is met as a negative, with a gradient of nearly nothing, would make a
-first step as long as any other's."""
+"""Bounds the first step of an entry whose gradients are next to nothing, which else would be a whole one."""
 
 
 class Optimiser:
@@ -107,7 +106,14 @@ class Adam(Optimiser):
 
 
 class Adagrad(Optimiser):
-    """a += g²; v = momentum · v − rate · g / √(a + ε); θ += v."""
+    """Adagrad with momentum, as arXiv 1511.06939 trains with.
+
+    For each entry that a step touches, with its gradient g and the learning rate η of the step:
+        G ← G + g²        v ← momentum · v − η · g / (√G + ε)        θ ← θ + v
+    G starts at 0, so that the first step has the full rate, and v at 0. Only the sum G makes steps smaller;
+    any other decay is in the η that the caller gives. Rows that a step does not touch keep G, v and θ: a
+    velocity moves its row no further until the row is touched again.
+    """
 
     kind = ADAGRAD
     names = ("velocity", "accumulator")
@@ -126,7 +132,7 @@ class Adagrad(Optimiser):
     ) -> Tensor:
         momentum, rate, _, _, epsilon = constants.tolist()
         second.addcmul_(gradient, gradient)
-        first.mul_(momentum).addcdiv_(gradient, (second + epsilon).sqrt_(), value=-rate)
+        first.mul_(momentum).addcdiv_(gradient, second.sqrt().add_(epsilon), value=-rate)
         return first
 
 

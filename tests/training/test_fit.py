@@ -14,9 +14,9 @@ from training.draws import draw
 from training.errors import DivergedError, StopTraining
 from training.fit import EpochEnd, FitProgress, fit, learning_rate, torch_threads
 from training.fused import MAX_TEMPERATURE
-from training.losses import candidate_sampler
 from training.network import new_network, weights
 from training.plain import batch_loss, drop
+from training.sampling import candidate_sampler
 from training.sessions import Sessions, TestShare, split_log
 from training.settings import (
     OptimiserName,
@@ -100,7 +100,7 @@ def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
 
     def loss(chosen: list[int]) -> float:
         given = draw(pack(pieces, np.array(chosen)), 12, None, np.random.default_rng(0))
-        return batch_loss(network, network.embedding, given, TrainSettings(), 0.0, noise).item()
+        return batch_loss(network, network.embedding, given, TrainSettings(), 0.0, noise)[0].item()
 
     transitions = pieces.length.tolist()
     alone = sum(loss([i]) * transitions[i] for i in range(4)) / sum(transitions)
@@ -118,7 +118,7 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None
     for given in (draw(batch, 12, sampling, np.random.default_rng(0)) for sampling in (None, sampler)):
         assert given.candidates == 12
         whole = network.embedding.clone().requires_grad_()
-        losses.append(batch_loss(network, whole, given, settings, 0.0, noise))
+        losses.append(batch_loss(network, whole, given, settings, 0.0, noise)[0])
         gradients.append(torch.autograd.grad(losses[-1], whole)[0])
     torch.testing.assert_close(losses[1], losses[0])
     torch.testing.assert_close(gradients[1], gradients[0])

@@ -13,10 +13,10 @@ from training.deal import deal
 from training.draws import Draw, draw
 from training.fused import FusedStep
 from training.kernels_rows import gather_inputs, group
-from training.losses import CandidateSampler, candidate_sampler
 from training.network import Network, copy_of, new_network, parameters
 from training.optimiser import Adagrad
 from training.plain import loss_of_inputs
+from training.sampling import CandidateSampler, candidate_sampler
 from training.settings import TrainSettings
 
 ITEMS = 300
@@ -70,7 +70,7 @@ def by_autograd(network: Network, given: Draw, dropout: float, parts: int) -> di
     """Loss and gradients of all parameters."""
     embedding = network.embedding[torch.from_numpy(given.touched)].detach().requires_grad_()
     x = embedding[torch.from_numpy(given.places)] * dropped(network.embedding, given, dropout, parts)
-    loss = loss_of_inputs(network, x, embedding, given, TrainSettings().temperature)
+    loss, _ = loss_of_inputs(network, x, embedding, given, TrainSettings(), torch.Generator(), None)
     of_rows, *of_others = torch.autograd.grad(loss, [embedding, *network.dense])
     of_embedding = torch.zeros_like(network.embedding)
     of_embedding[torch.from_numpy(given.touched)] = of_rows
