@@ -3,10 +3,14 @@
 Pure: bytes in, values out; who reads the files is the caller's business (`read` below), so a folder, an
 object store and a test all use the same check.
 
-Tensors (float32), with H = hidden size and V = items:
-    embedding [V, H] · w_ih [3H, H] · w_hh [3H, H] · b_ih [3H] · b_hh [3H]
-    query_hidden [H, H] · query_item [H, H]
-Gates in the order reset, update, new, as `torch.nn.GRUCell` keeps them.
+Tensors (float32), with H = hidden size, V = items, G = gates of the cell (gru 3, lstm 4, rnn 1):
+    embedding [V, H], what a click feeds to the cell; without an item embedding [V, G·H]: the input weights of
+        a one-hot input by columns, so that its product with them is a look-up
+    output_embedding [V, H], what is scored; missing where it is the same as `embedding`
+    w_ih [G·H, H] (missing without an item embedding) · w_hh [G·H, H] · b_ih [G·H] · b_hh [G·H]
+    the same with the suffix _l1, _l2, …, for each further layer
+    query_hidden [H, H] · query_item [H, H], the latter with the last click's term only
+Gates in the order of `torch.nn`: gru reset, update, new; lstm input, forget, cell, output.
 """
 
 import hashlib
@@ -21,6 +25,7 @@ from numpy.typing import NDArray
 
 from schemas.identifiers import MAX_ID_BYTES
 from schemas.model_manifest import (
+    CELL_SHAPES,
     ITEMS_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,
@@ -34,6 +39,8 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_SHOWN = 80
+MAX_WEIGHT = 1e6
+"""A million times what training gives. With hidden sizes up to 4,096 no score can then leave float32."""
 
 
 class BrokenArtefactError(ValueError):
@@ -47,7 +54,8 @@ class Artefact(msgspec.Struct, frozen=True):
         manifest: the decoded manifest.
         manifest_sha256: over its bytes as they lie in the file.
         items: the vocabulary; entry i belongs to row i of `embedding`.
-        tensors: float32 arrays by name, shapes as in the module docstring, all finite.
+        tensors: float32 arrays by name, shapes as in the module docstring, all within
+            ±MAX_WEIGHT.
     """
 
     manifest: ModelManifest
@@ -64,15 +72,26 @@ def sha256_hex(data: bytes) -> str:
 def tensor_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that a model of this architecture has."""
     hidden, items = architecture.hidden_size, architecture.items
-    return {
-        "embedding": (items, hidden),
-        "w_ih": (3 * hidden, hidden),
-        "w_hh": (3 * hidden, hidden),
-        "b_ih": (3 * hidden,),
-        "b_hh": (3 * hidden,),
-        "query_hidden": (hidden, hidden),
-        "query_item": (hidden, hidden),
-    }
+    gates = CELL_SHAPES[architecture.cell].gates * hidden
+    one_hot = architecture.item_embedding == "none"
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (items, gates if one_hot else hidden)}
+    if architecture.item_embedding != "shared":
+        shapes["output_embedding"] = (items, hidden)
+    for layer in range(architecture.layers):
+        suffix = layer_suffix(layer)
+        if layer or not one_hot:
+            shapes["w_ih" + suffix] = (gates, hidden)
+        shapes["w_hh" + suffix] = (gates, hidden)
+        shapes["b_ih" + suffix] = shapes["b_hh" + suffix] = (gates,)
+    shapes["query_hidden"] = (hidden, hidden)
+    if architecture.last_click_query:
+        shapes["query_item"] = (hidden, hidden)
+    return shapes
+
+
+def layer_suffix(layer: int) -> str:
+    """What the tensors of a layer have behind their names, counted from 0."""
+    return f"_l{layer}" if layer else ""
 
 
 def pack_files(items: list[str], tensors: Tensors) -> dict[str, bytes]:
@@ -158,11 +177,17 @@ def _decode_tensors(data: bytes, architecture: Architecture) -> dict[str, NDArra
         odd = sorted(tensors.keys() ^ shapes.keys())
         raise BrokenArtefactError(f"{WEIGHTS_FILE}: missing or unexpected tensors {odd}"[: 3 * MAX_SHOWN])
     for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tensor.shape != shape or tensor.dtype != np.float32:
-            raise BrokenArtefactError(
-                f"{WEIGHTS_FILE}: {name} is {tensor.dtype}{list(tensor.shape)}, expected float32{list(shape)}"
-            )
-        if not np.isfinite(tensor).all():
-            raise BrokenArtefactError(f"{WEIGHTS_FILE}: {name} holds NaN or infinity")
+        _check_tensor(name, tensors[name], shape)
     return tensors
+
+
+def _check_tensor(name: str, tensor: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape or tensor.dtype != np.float32:
+        raise BrokenArtefactError(
+            f"{WEIGHTS_FILE}: {name} is {tensor.dtype}{list(tensor.shape)}, expected float32{list(shape)}"
+        )
+    largest = max(-tensor.min(), tensor.max())  # both are NaN where a number is
+    if not np.isfinite(largest):
+        raise BrokenArtefactError(f"{WEIGHTS_FILE}: {name} holds NaN or infinity")
+    if largest > MAX_WEIGHT:
+        raise BrokenArtefactError(f"{WEIGHTS_FILE}: {name} holds a weight of {largest:.1e}: no model's is")

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from training.sessions import UNKNOWN, Sessions
 from worker.core.session_model import SessionModel
-from worker.core.step import gru_step, session_query
 
 MISSED = 0
 CUTOFFS = (1, 5, 10, 20)
@@ -94,14 +93,14 @@ def _rank_batch(
     ranks: NDArray[np.int64],
 ) -> None:
     """Walk through sessions side by side, longest first, and enter the ranks of their targets."""
-    state = torch.zeros(len(firsts), model.hidden_size)
+    state = model.start(len(firsts))
     for step in range(int(lengths[0]) - 1):
         going_on = int((lengths > step + 1).sum())
         clicks = known[firsts[:going_on] + step]
         targets = known[firsts[:going_on] + step + 1]
-        x = model.embedding[torch.from_numpy(items[clicks])]  # [B, H]
-        state = gru_step(model.cell, x, state[:going_on])
-        query = session_query(model.query, state, x)
+        clicked = torch.from_numpy(items[clicks])
+        state = model.step(clicked, state[:going_on])
+        query = model.ask(state, clicked)  # [B, H]
         ranks[targets] = rank_targets(query, model.item_matrix, torch.from_numpy(items[targets])).numpy()
 
 

@@ -26,7 +26,13 @@ from training.precision import low_precision
 from training.sampling import CandidateSampler, candidate_sampler
 from training.session_parallel import SlotStep, slot_steps
 from training.sessions import Sessions
-from training.settings import TrainSettings, batch_transitions_for, embedding_dropout_for, epochs_for
+from training.settings import (
+    TrainSettings,
+    architecture_for,
+    batch_transitions_for,
+    embedding_dropout_for,
+    epochs_for,
+)
 
 REPORT_EVERY_STEPS = 10
 
@@ -154,30 +160,29 @@ class _Run:
         self.rng = np.random.default_rng(settings.seed)
         self._rng_state = state_of(self.rng)
         drawing = Generator().manual_seed(settings.seed)
-        drawn = new_network(plan.items, settings.hidden_size, drawing)
+        drawn = new_network(architecture_for(settings, plan.items), drawing)
         self.network = copy_of(drawn if start is None else start, settings.device)
         self._noise = Generator(settings.device).manual_seed(settings.seed)
-        self._optimisers = [
-            new_optimiser(settings, parameter) for parameter in parameters(self.network).values()
-        ]
+        self._tables = [new_optimiser(settings, table) for table in self.network.tables]
+        self._dense = [new_optimiser(settings, parameter) for parameter in self.network.dense]
         self.at = Position()
         self._step = self._new_step(plan)
         # The fused step has threads of its own; two kinds of them fight for the processor.
         self.torch_threads = settings.threads if isinstance(self._step, PlainStep) else 1
 
     def _new_step(self, plan: _Plan) -> FusedStep | PlainStep:
-        settings, (embedding, *dense) = plan.settings, self._optimisers
+        settings = plan.settings
         if can_be_fused(settings):
             low = low_precision(settings)
             warm_up(settings, low)
-            return FusedStep(self.network, embedding, dense, settings, plan.dropout, low)
-        return PlainStep(self.network, embedding, dense, settings, plan.dropout, self._noise)
+            return FusedStep(self.network, self._tables[0], self._dense, settings, plan.dropout, low)
+        return PlainStep(self.network, self._tables, self._dense, settings, plan.dropout, self._noise)
 
     def state(self) -> TrainingState:
         """Everything, as views."""
         self.at.rng = self._rng_state
         tensors = {**weights(self.network), **self._step.state(), "noise": self._noise.get_state().numpy()}
-        for index, optimiser in enumerate(self._optimisers):
+        for index, optimiser in enumerate((*self._tables, *self._dense)):
             tensors |= {f"moments_{index}.{name}": tensor for name, tensor in optimiser.state().items()}
         return TrainingState(self.at, tensors)
 
@@ -190,7 +195,7 @@ class _Run:
         self._step.restore(state.tensors)
         for name, parameter in parameters(self.network).items():
             parameter.copy_(torch.from_numpy(state.tensors[name]))
-        for index, optimiser in enumerate(self._optimisers):
+        for index, optimiser in enumerate((*self._tables, *self._dense)):
             names = optimiser.state()
             optimiser.restore({name: state.tensors[f"moments_{index}.{name}"] for name in names})
 

@@ -32,13 +32,15 @@ from training.draws import Draw, draw
 from training.kernels_cell import gates_backward, gates_forward
 from training.kernels_loss import ask, query_gradient, softmax_rows, unit_rows
 from training.kernels_rows import gather_inputs, step_rows, update_rows
-from training.network import GATES, Network, new_network, parameters
+from training.network import Network, new_network
 from training.optimiser import Optimiser, new_optimiser
-from training.settings import TrainSettings
+from training.settings import TrainSettings, architecture_for
 from training.workspace import Buffer, Workspace
 
 MIN_PARTS = 2
 """A batch is dealt to two parts also where one thread does both: one and two threads give the same bytes."""
+
+GATES = 3
 
 MAX_TEMPERATURE = 40.0
 """Scores span twice the temperature, and e^±80 is what a float32 holds."""
@@ -55,6 +57,8 @@ def can_be_fused(settings: TrainSettings) -> bool:
         and settings.temperature <= MAX_TEMPERATURE
         and (settings.loss, settings.logq, settings.batching) == ("cross_entropy", True, "sessions")
         and settings.hidden_dropout == 0
+        and (settings.cell, settings.layers, settings.item_embedding) == ("gru", 1, "shared")
+        and (settings.score, settings.last_click_query) == ("cosine", True)
     )
 
 
@@ -357,11 +361,12 @@ def warm_up(settings: TrainSettings, low: torch.dtype) -> float:
     Some 20 s the first time after an installation, a fraction of a second when the kernels lie on disk.
     """
     started_s = time.perf_counter()
-    network = new_network(4, 4, torch.Generator().manual_seed(0))
-    embedding, *dense = (new_optimiser(settings, tensor) for tensor in parameters(network).values())
+    tiny = replace(settings, hidden_size=4, threads=1)
+    network = new_network(architecture_for(tiny, items=4), torch.Generator().manual_seed(0))
+    embedding, *dense = (new_optimiser(tiny, tensor) for tensor in (network.embedding, *network.dense))
     clicks = np.arange(3)
     batch = Batch(clicks, clicks + 1, np.ones(3, np.float32), [2, 1])
-    with closing(FusedStep(network, embedding, dense, replace(settings, threads=1), 0.5, low)) as step:
+    with closing(FusedStep(network, embedding, dense, tiny, 0.5, low)) as step:
         step(step.prepare(draw(batch, 4, None, np.random.default_rng(0))), 0.0)
     return time.perf_counter() - started_s
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from schemas.model_artefact import Artefact, file_entries, pack_files
 from schemas.model_manifest import (
-    FORMAT_VERSION,
     WEIGHTS_FILE,
     ModelManifest,
     TrainingData,
+    format_for,
 )
 from training.baselines import markov_ranks, popularity_ranks
 from training.click_log import LoadedLog
@@ -184,6 +184,7 @@ def _manifest(
     loaded: LoadedLog, split: Split, fitted: Fitted, *, files: dict[str, bytes], now_ms: int
 ) -> ModelManifest:
     entries, settings = file_entries(files), fitted.settings
+    wanted = architecture_for(settings, len(split.item_ids))
     clicks, transitions = len(split.train.items), split.train.transitions
     hyperparameters = {name: value for name, value in asdict(settings).items() if value is not None}
     hyperparameters |= {
@@ -193,10 +194,10 @@ def _manifest(
         **fitted.notes,
     }
     return ModelManifest(
-        format_version=FORMAT_VERSION,
+        format_version=format_for(wanted),
         model_version=model_version(now_ms, entries[WEIGHTS_FILE].sha256),
         created_at_ms=now_ms,
-        architecture=architecture_for(settings, len(split.item_ids)),
+        architecture=wanted,
         files=entries,
         training_data=TrainingData(
             kind=loaded.kind,

@@ -203,7 +203,7 @@ def warm_network(
         sessions: to find the neighbours of new items in.
         settings: of the old model's architecture.
     """
-    network = new_network(len(rows), settings.hidden_size, Generator().manual_seed(settings.seed))
+    network = new_network(architecture_for(settings, len(rows)), Generator().manual_seed(settings.seed))
     for name, parameter in parameters(network).items():
         if "embedding" in name:
             fill_rows(parameter, torch.from_numpy(old[name]), rows, sessions)

@@ -6,7 +6,7 @@ import torch
 
 from tests.bench.workload import HIDDEN_SIZE, ITEMS, TOP_K
 from worker.core.scoring import Scorer
-from worker.core.step import CellWeights, QueryWeights, gru_step, session_query, unit_items
+from worker.core.step import CellWeights, QueryWeights, session_query, step, unit_items
 
 REPEATS = 5
 
@@ -33,7 +33,7 @@ def kernel_clicks_per_s(clicks: int, batch: int, threads: int) -> float:
         started = time.perf_counter()
         for _ in range(clicks // batch):
             x = embedding[clicked]
-            hidden = gru_step(cell, x, hidden)
+            hidden = step("gru", [cell], x, hidden)
             scorer.top_k(session_query(query, hidden, x))
         best_s = min(best_s, time.perf_counter() - started)
     return clicks // batch * batch / best_s

@@ -1,6 +1,6 @@
 """What the worker promises, written down click by click: no arrays, no batches, no shared code with the core.
 
-PyTorch's own GRU cell in float64 whose states are never rounded, a list of sessions for each partition, lists
+PyTorch's own layers in float64 whose states are never rounded, a list of sessions for each partition, lists
 for all else. Slow and plain on purpose.
 """
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tests.core.models import TEMPERATURE, torch_cell
+from schemas.model_manifest import CELL_SHAPES
+from tests.core.models import fed, torch_layers
 from worker.core.session_model import SessionModel
 from worker.core.step import CellWeights
 
@@ -71,29 +72,41 @@ class Session:
 
 
 class PlainModel:
-    """One session through PyTorch's own cell, in float64."""
+    """One session through PyTorch's own layers, in float64. Its state: [parts, layers, 1, H], h before c."""
 
     def __init__(self, model: SessionModel) -> None:
         self.rows = {item: row for row, item in enumerate(model.items)}
         self.embedding = model.embedding.double()
-        self.unit = self.embedding / self.embedding.norm(dim=1, keepdim=True)
-        self.cell = torch_cell(CellWeights(*(tensor.double() for tensor in model.cell)))
-        self.query_hidden, self.query_item = (tensor.double() for tensor in model.query)
+        self.layers = [
+            CellWeights(*(None if tensor is None else tensor.double() for tensor in cell))  # type: ignore[arg-type]
+            for cell in model.layers
+        ]
+        self.network = torch_layers(model.cell, self.layers, self.embedding)
+        self.parts = CELL_SHAPES[model.cell].states
+        self.item_matrix = model.item_matrix.double()
+        self.cosine = model.score == "cosine"
+        self.query_hidden = model.query.query_hidden.double()
+        self.query_item = None if model.query.query_item is None else model.query.query_item.double()
 
     def start(self) -> Tensor:
-        return self.embedding.new_zeros(self.embedding.shape[1])
+        return self.embedding.new_zeros(self.parts, len(self.layers), 1, self.query_hidden.shape[0])
 
     @torch.no_grad()
     def after(self, state: Tensor, item: str) -> Tensor:
         """The state after a click on an item that the model knows."""
-        following: Tensor = self.cell(self.embedding[self.rows[item]][None], state[None])[0]
-        return following
+        x = fed(self.layers, self.embedding, torch.tensor([[self.rows[item]]]))
+        _, following = self.network(x, (state[0], state[1]) if self.parts == 2 else state[0])
+        return torch.stack(following) if self.parts == 2 else following[None]
 
     def scores(self, state: Tensor, item: str) -> dict[str, float]:
         """Score of every item for a session in this state whose last click was on this item."""
-        asked = self.query_hidden @ state + self.query_item @ self.embedding[self.rows[item]]
-        cosines = self.unit @ asked / asked.norm()
-        return {known: float(TEMPERATURE * cosines[row]) for known, row in self.rows.items()}
+        asked = self.query_hidden @ state[0, -1, 0]
+        if self.query_item is not None:
+            asked = asked + self.query_item @ self.embedding[self.rows[item]]
+        if self.cosine:
+            asked = asked / asked.norm()
+        found = self.item_matrix @ asked
+        return {known: float(found[row]) for known, row in self.rows.items()}
 
     def scores_after(self, items: Sequence[str]) -> dict[str, float]:
         """Score of every item after a fresh session of these items, all of them known."""

@@ -11,6 +11,8 @@ from tests.core.reference import HOUR_MS, Click
 MODELS = [
     random_model([f"i{item}" for item in range(10)], hidden_size=4, seed=1),
     random_model([*(f"i{item}" for item in range(0, 14, 2)), "new"], hidden_size=7, seed=3),
+    random_model([f"i{item}" for item in range(9, 2, -1)], hidden_size=3, seed=4, cell="lstm", layers=2),
+    random_model([f"i{item}" for item in range(12)], 5, seed=5, cell="rnn", item_embedding="separate"),
 ]
 
 

@@ -1,16 +1,21 @@
 """A new model takes over the sessions: from their histories, lazily, as if it had served all along."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.model_manifest import Cell
 from tests.core.driving import START_MS, Run, check_answer, check_same_answers, new_run
 from tests.core.models import random_model
 from tests.core.reference import Click, Expected, Limits, PlainModel
 from worker.core.advance import CatalogueTooLargeError
 from worker.core.session_model import SessionModel
 from worker.core.session_table import NOTHING_KNOWN
+from worker.core.step import CellWeights
 
 HISTORY = 6
 LIMITS = Limits(max_sessions=20, history_length=HISTORY, max_items=30)
@@ -18,7 +23,15 @@ ITEMS = [f"i{item}" for item in range(10)]
 OLD = random_model(ITEMS, hidden_size=5, seed=21, version="old")
 SAME_WIDTH = random_model(ITEMS[::-1], hidden_size=5, seed=22, version="same-width")
 OTHER_WIDTH = random_model([*ITEMS[3:], "n1", "n2"], hidden_size=8, seed=23, version="other-width")
-NEW_MODELS = [SAME_WIDTH, OTHER_WIDTH]
+LSTM = random_model(ITEMS, hidden_size=5, seed=24, version="lstm", cell="lstm")
+TWO_LAYERS = random_model(ITEMS[2:], hidden_size=5, seed=25, version="two-layers", layers=2)
+PLAIN_RNN = random_model(
+    ITEMS, 10, seed=26, version="rnn", cell="rnn", item_embedding="separate", score="dot"
+)
+ONE_HOT = random_model(
+    ITEMS, 4, seed=27, version="one-hot", cell="lstm", layers=2, item_embedding="none", last_click_query=False
+)
+NEW_MODELS = [SAME_WIDTH, OTHER_WIDTH, LSTM, TWO_LAYERS, PLAIN_RNN, ONE_HOT]
 ROUNDING = 1e-4
 """A last bit that differs can tip a rounding by 1/32,767; the clicks after it can let that grow a little."""
 
@@ -94,6 +107,44 @@ def test_a_session_of_any_length_against_torch(new: SessionModel, length: int) -
     plain = PlainModel(new)
     check_answer(answers[0], expect(plain, [*items[-HISTORY:], "i4"]))
     check_answer(answers[1], expect(plain, [*items[-HISTORY:], "i4", "i9"]))
+
+
+def test_from_cell_to_cell() -> None:
+    """States of 5, 10, again 10 of another kind, 10 of a plain RNN, 16 and 5 numbers: each model goes on with
+    the clicks as if it had served all along, and nothing of the states before is left.
+    """
+    run, items = new_run(LIMITS), ["i3", "i8"]
+    for number, model in enumerate([OLD, LSTM, TWO_LAYERS, PLAIN_RNN, ONE_HOT, OLD]):
+        run.adopt(model)
+        item = ITEMS[2 * number % 10] if model is not TWO_LAYERS else "i9"
+        clicked = [item] if number else [*items, item]
+        answers = run.feed([Click("s", one, START_MS) for one in clicked])
+        items.append(item)
+        check_answer(answers[-1], expect(PlainModel(model), items[-HISTORY - 1 :]))
+        assert run.worker.table.hidden.width == model.state_layout.width
+        assert run.worker.reencoded == number
+
+
+@pytest.mark.parametrize("size", [5, 70])
+@pytest.mark.parametrize("model", ["gru", "lstm", "rnn"])
+def test_rows_go_through_the_table_whatever_the_cell(model: Cell, size: int) -> None:
+    """Click by click through stored rows, wide ones rounded, equals clicks that never left the model."""
+    served = random_model(ITEMS, size, seed=28, cell=model, layers=2)
+    small = tuple(CellWeights(*(t if t is None else t / size**0.5 for t in each)) for each in served.layers)  # type: ignore[arg-type]
+    served = replace(served, layers=small)
+    run = new_run(Limits(max_sessions=20, history_length=40, max_items=30))
+    run.adopt(served)
+    items = [ITEMS[7 * number % 10] for number in range(30)]
+    for number, item in enumerate(items):
+        answers = run.feed([Click("s", item, START_MS), Click("t", items[-1 - number], START_MS)])
+    check_answer(answers[0], expect(PlainModel(served), items))
+    check_answer(answers[1], expect(PlainModel(served), items[::-1]))
+    row, hidden = np.array([run.worker.table.row(0, "s")]), run.worker.table.hidden
+    stored = hidden.load(row)
+    run.worker.adopt(served)
+    (again,) = run.feed([Click("s", "unknown", START_MS)])
+    assert torch.allclose(hidden.load(row), stored, rtol=0, atol=ROUNDING), "re-encoded from its clicks"
+    check_same_answers([again], [answers[0]])
 
 
 def test_sessions_are_re_encoded_once_and_only_when_they_click_again() -> None:

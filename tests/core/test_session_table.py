@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.session_history import event_hash
+from worker.core.hidden_states import StateLayout
 from worker.core.session_index import NO_ROW
 from worker.core.session_table import (
     CONTINUES,
@@ -388,7 +389,7 @@ def test_a_history_holds_the_last_clicks_oldest_first(length: int, clicks: list[
 
 def test_reset_empties_rows_and_marks_them_as_up_to_date() -> None:
     sessions = table()
-    sessions.hidden.resize(2)
+    sessions.hidden.resize(StateLayout(2))
     for name in "ab":
         click(sessions, name, 100, item=3)
     sessions.hidden.store(np.array([0, 1]), torch.ones(2, 2))

@@ -25,6 +25,15 @@ MODELS = [
     random_model([f"i{item}" for item in range(10)], hidden_size=4, seed=1),
     random_model([f"i{item}" for item in range(13, 4, -1)], hidden_size=4, seed=2),
     random_model([*(f"i{item}" for item in range(0, 12, 2)), "new1", "new2"], hidden_size=7, seed=3),
+    random_model([f"i{item}" for item in range(10)], 3, seed=4, cell="lstm", layers=2, score="dot"),
+    random_model(
+        [f"i{item}" for item in range(12)],
+        hidden_size=5,
+        seed=5,
+        cell="rnn",
+        item_embedding="none",
+        last_click_query=False,
+    ),
 ]
 
 limits = st.builds(

@@ -163,7 +163,7 @@ def test_a_manifest_too_large_to_be_one(good: Files) -> None:
 
 
 def test_a_newer_format(good: Files) -> None:
-    assert refusal(with_manifest(good, format_version=2)).startswith(f"{MANIFEST_FILE}: manifest of format 2")
+    assert refusal(with_manifest(good, format_version=3)).startswith(f"{MANIFEST_FILE}: manifest of format 3")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,17 @@ def test_every_further_file_is_checked_too(good: Files) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("cell", "lstm"), ("hidden_size", 0), ("hidden_size", 4_097), ("items", 0), ("temperature", 0.0)],
+    [
+        ("cell", "cnn"),
+        ("hidden_size", 0),
+        ("hidden_size", 4_097),
+        ("layers", 0),
+        ("layers", 9),
+        ("items", 0),
+        ("temperature", 0.0),
+        ("score", "euclid"),
+        ("item_embedding", "tied"),
+    ],
 )
 def test_an_architecture_that_we_cannot_serve(good: Files, field: str, value: object) -> None:
     architecture = {**json.loads(good[MANIFEST_FILE])["architecture"], field: value}
@@ -257,6 +267,16 @@ def test_a_tensor_that_does_not_fit(good: Files, name: str) -> None:
         broken = tensor.copy()
         broken.flat[-1] = bad
         assert refusal(with_tensor(good, name, broken)) == f"{WEIGHTS_FILE}: {name} holds NaN or infinity"
+
+
+@pytest.mark.parametrize("weight", [1.1e6, -1e30])
+def test_weights_beyond_all_that_training_gives(good: Files, weight: float) -> None:
+    """Scores would leave float32, and be NaN or infinite."""
+    tensor = tensors(good)["w_hh"].copy()
+    tensor.flat[3] = weight
+    assert refusal(with_tensor(good, "w_hh", tensor)) == (
+        f"{WEIGHTS_FILE}: w_hh holds a weight of {abs(weight):.1e}: no model's is"
+    )
 
 
 def test_a_tensor_too_many(good: Files) -> None:

@@ -154,8 +154,8 @@ def test_a_newer_format_is_told_from_a_broken_record() -> None:
         decode_session_history((folder / "session_history/codec_only/format_2.json").read_bytes())
     with pytest.raises(msgspec.ValidationError, match=r"format 2.*up to 1"):
         decode_announcement((folder / "model_announcement/codec_only/format_2.json").read_bytes())
-    with pytest.raises(msgspec.ValidationError, match=r"format 2.*up to 1"):
-        decode_manifest((folder / "model_manifest/codec_only/format_2.json").read_bytes())
+    with pytest.raises(msgspec.ValidationError, match=r"format 3.*up to 2"):
+        decode_manifest((folder / "model_manifest/codec_only/format_3.json").read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -52,13 +52,12 @@ def random_model(items: int, hidden_size: int = 8, seed: int = 0) -> SessionMode
 
     embedding = normal(items, hidden_size)
     gates = 3 * hidden_size
+    cell = CellWeights(normal(gates, hidden_size), normal(gates, hidden_size), normal(gates), normal(gates))
     return SessionModel(
         version="random",
         items=[str(item) for item in range(items)],
         embedding=embedding,
         item_matrix=unit_items(embedding) * 11,
-        cell=CellWeights(
-            normal(gates, hidden_size), normal(gates, hidden_size), normal(gates), normal(gates)
-        ),
+        layers=(cell,),
         query=QueryWeights(normal(hidden_size, hidden_size), normal(hidden_size, hidden_size)),
     )

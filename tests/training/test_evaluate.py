@@ -11,7 +11,7 @@ from training import evaluate
 from training.evaluate import MISSED, answerable, model_ranks, rank_targets, scores
 from training.sessions import UNKNOWN
 from worker.core.session_model import SessionModel
-from worker.core.step import gru_step, session_query
+from worker.core.step import output, session_query, step
 
 ITEMS = 15
 MODEL = random_model(ITEMS)
@@ -21,17 +21,17 @@ def slow_ranks(model: SessionModel, sessions: list[list[int]]) -> list[int]:
     """One click at a time, one item at a time."""
     ranks = []
     for items in sessions:
-        state, last = torch.zeros(1, model.hidden_size), None
+        state, last = model.start(1), None
         for place, item in enumerate(items):
             if place and (item == UNKNOWN or last is None):
                 ranks.append(MISSED)
             elif place and last is not None:
-                query = session_query(model.query, state, last)[0]
+                query = session_query(model.query, output(model.layers, state), last)[0]
                 all_scores = [float(query @ model.item_matrix[i]) for i in range(len(model.items))]
                 ranks.append(sum(score >= all_scores[item] for score in all_scores))
             if item != UNKNOWN:
                 last = model.embedding[item][None]
-                state = gru_step(model.cell, last, state)
+                state = step(model.cell, model.layers, last, state)
     return ranks
 
 

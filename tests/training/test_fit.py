@@ -15,18 +15,20 @@ from training.errors import DivergedError, StopTraining
 from training.fit import EpochEnd, FitProgress, fit, learning_rate, torch_threads
 from training.fused import MAX_TEMPERATURE
 from training.network import new_network, weights
-from training.plain import batch_loss, drop
+from training.plain import batch_loss, drop, lookups
 from training.sampling import candidate_sampler
 from training.sessions import Sessions, TestShare, split_log
 from training.settings import (
     OptimiserName,
     Precision,
     TrainSettings,
+    architecture_for,
     batch_transitions_for,
     embedding_dropout_for,
     epochs_for,
 )
 
+EIGHT_WIDE = architecture_for(TrainSettings(hidden_size=8), 12)
 QUICK = TrainSettings(hidden_size=12, epochs=2, batch_transitions=64, embedding_dropout=0.2)
 
 
@@ -95,12 +97,12 @@ def test_training_leaves_torch_as_it_was() -> None:
 def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
     """Packing must not let one session touch another's loss: the padding bug, were there padding."""
     pieces = cut(sessions_of([0, 5, 5, 2], [3, 1], [7, 7, 7, 7, 7, 9], [11, 0, 3]), 20)
-    network = new_network(12, 8, torch.Generator().manual_seed(1))
+    network = new_network(EIGHT_WIDE, torch.Generator().manual_seed(1))
     noise = torch.Generator()
 
     def loss(chosen: list[int]) -> float:
         given = draw(pack(pieces, np.array(chosen)), 12, None, np.random.default_rng(0))
-        return batch_loss(network, network.embedding, given, TrainSettings(), 0.0, noise)[0].item()
+        return batch_loss(network, lookups(network, given), given, TrainSettings(), 0.0, noise)[0].item()
 
     transitions = pieces.length.tolist()
     alone = sum(loss([i]) * transitions[i] for i in range(4)) / sum(transitions)
@@ -109,7 +111,7 @@ def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
 
 def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None:
     pieces = cut(sessions_of([0, 5, 5, 2], [3, 1], [7, 7, 9]), 20)
-    network = new_network(12, 8, torch.Generator().manual_seed(1))
+    network = new_network(EIGHT_WIDE, torch.Generator().manual_seed(1))
     # So many draws that each of the twelve items is drawn for certain, hence with a log chance of zero.
     batch, settings, noise = pack(pieces, np.arange(3)), TrainSettings(), torch.Generator()
     # So many draws that each of the twelve items is drawn for certain, hence with a log chance of zero.
@@ -117,9 +119,9 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None
     losses, gradients = [], []
     for given in (draw(batch, 12, sampling, np.random.default_rng(0)) for sampling in (None, sampler)):
         assert given.candidates == 12
-        whole = network.embedding.clone().requires_grad_()
-        losses.append(batch_loss(network, whole, given, settings, 0.0, noise)[0])
-        gradients.append(torch.autograd.grad(losses[-1], whole)[0])
+        looked_up = lookups(network, given)
+        losses.append(batch_loss(network, looked_up, given, settings, 0.0, noise)[0])
+        gradients.append(torch.autograd.grad(losses[-1], looked_up.values)[0])
     torch.testing.assert_close(losses[1], losses[0])
     torch.testing.assert_close(gradients[1], gradients[0])
 
@@ -127,7 +129,9 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None
 def test_only_touched_rows_move() -> None:
     sessions = sessions_of([0, 1, 2], [1, 2, 0])
     settings = replace(QUICK, full_softmax_items=1, negatives=1, negative_alpha=0.0, epochs=1)
-    start = new_network(5_000, 12, torch.Generator().manual_seed(settings.seed)).embedding
+    start = new_network(
+        architecture_for(settings, 5_000), torch.Generator().manual_seed(settings.seed)
+    ).embedding
     end = fit(sessions, 5_000, settings, quiet).embedding
     moved = (start != end).any(1)
     assert moved[:3].all()

@@ -13,13 +13,14 @@ from training.deal import deal
 from training.draws import Draw, draw
 from training.fused import FusedStep
 from training.kernels_rows import gather_inputs, group
-from training.network import Network, copy_of, new_network, parameters
+from training.network import Network, copy_of, new_network
 from training.optimiser import Adagrad
 from training.plain import loss_of_inputs
 from training.sampling import CandidateSampler, candidate_sampler
-from training.settings import TrainSettings
+from training.settings import TrainSettings, architecture_for
 
 ITEMS = 300
+NAMES = ("embedding", "w_ih", "w_hh", "b_ih", "b_hh", "query_hidden", "query_item")
 
 
 def clicks(sessions: int, longest: int) -> list[list[int]]:
@@ -41,9 +42,13 @@ def drawn(sessions: Sequence[list[int]], negatives: int | None) -> Draw:
 
 def network_of(size: int) -> Network:
     """With biases and a last-click term, unlike a new one: zeros hide mistakes."""
-    network = new_network(ITEMS, size, torch.Generator().manual_seed(1))
+    network = new_network(
+        architecture_for(TrainSettings(hidden_size=size), ITEMS), torch.Generator().manual_seed(1)
+    )
+    (cell,) = network.layers
+    assert network.query.query_item is not None
     with torch.no_grad():
-        for tensor in (network.query.query_item, network.cell.b_ih, network.cell.b_hh):
+        for tensor in (network.query.query_item, cell.b_ih, cell.b_hh):
             tensor.normal_(std=0.3, generator=torch.Generator().manual_seed(2))
     return network
 
@@ -70,12 +75,12 @@ def by_autograd(network: Network, given: Draw, dropout: float, parts: int) -> di
     """Loss and gradients of all parameters."""
     embedding = network.embedding[torch.from_numpy(given.touched)].detach().requires_grad_()
     x = embedding[torch.from_numpy(given.places)] * dropped(network.embedding, given, dropout, parts)
-    loss, _ = loss_of_inputs(network, x, embedding, given, TrainSettings(), torch.Generator(), None)
+    items = embedding[: given.candidates]
+    loss, _ = loss_of_inputs(network, x, items, given, TrainSettings(), torch.Generator(), None)
     of_rows, *of_others = torch.autograd.grad(loss, [embedding, *network.dense])
     of_embedding = torch.zeros_like(network.embedding)
     of_embedding[torch.from_numpy(given.touched)] = of_rows
-    names = list(parameters(network))
-    return {"loss": loss.detach(), **dict(zip(names, [of_embedding, *of_others], strict=True))}
+    return {"loss": loss.detach(), **dict(zip(NAMES, [of_embedding, *of_others], strict=True))}
 
 
 def by_hand(
@@ -84,15 +89,14 @@ def by_hand(
     """The same from the fused step: a first step of Adagrad with rate 1 moves by the sign of the gradient and
     leaves its square behind."""
     trained = copy_of(network)
-    optimisers = [Adagrad(tensor) for tensor in parameters(trained).values()]
+    optimisers = [Adagrad(tensor) for tensor in (*trained.tables, *trained.dense)]
     settings = TrainSettings(hidden_size=network.embedding.shape[1], threads=threads)
     step = FusedStep(trained, optimisers[0], list(optimisers[1:]), settings, dropout, low)
     loss = step(step.prepare(given), 1.0)
     step.close()
-    names = list(parameters(network))
     found = {
         name: optimiser.second.sqrt() * -optimiser.first.sign()
-        for name, optimiser in zip(names, optimisers, strict=True)
+        for name, optimiser in zip(NAMES, optimisers, strict=True)
     }
     return {"loss": torch.tensor(loss), **found}
 
@@ -132,7 +136,7 @@ def test_one_and_two_threads_give_the_same_bytes() -> None:
 def test_rows_that_no_one_touches_stay() -> None:
     given, network = drawn(clicks(4, 4), 20), network_of(8)
     trained = copy_of(network)
-    optimisers = [Adagrad(tensor) for tensor in parameters(trained).values()]
+    optimisers = [Adagrad(tensor) for tensor in (*trained.tables, *trained.dense)]
     step = FusedStep(trained, optimisers[0], list(optimisers[1:]), TrainSettings(), 0.0, torch.float32)
     step(step.prepare(given), 1.0)
     step.close()

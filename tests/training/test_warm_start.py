@@ -82,7 +82,7 @@ def test_known_rows_are_kept_and_new_ones_lie_among_their_neighbours(old: TrainR
     network = warm_network(tensors, rows, sessions, SETTINGS)
     embedding = network.embedding.numpy()
     np.testing.assert_array_equal(embedding[2:], tensors["embedding"][::-1])
-    np.testing.assert_array_equal(network.cell.w_hh.detach().numpy(), tensors["w_hh"])
+    np.testing.assert_array_equal(network.layers[0].w_hh.detach().numpy(), tensors["w_hh"])
     mean = (embedding[5] + 2 * embedding[7]) / 3
     length = np.median(np.linalg.norm(tensors["embedding"], axis=1))
     cosine = mean @ embedding[new] / np.linalg.norm(mean) / np.linalg.norm(embedding[new])

@@ -29,7 +29,6 @@ from worker.core.session_table import (
     Kept,
     SessionTable,
 )
-from worker.core.step import gru_step, session_query
 from worker.core.waves import split_into_waves
 
 
@@ -122,8 +121,8 @@ class Recommender:
         numbers = self.register.numbers(model.items)
         model_rows = np.full(len(self.register), NOTHING_KNOWN, np.int32)
         model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)
-        if self.table.hidden.width != model.hidden_size:
-            self.table.hidden.resize(model.hidden_size)
+        if self.table.hidden.layout != model.state_layout:
+            self.table.hidden.resize(model.state_layout)
         # That was the last step that can fail; from here on all is new.
         self._numbers = numbers.astype(np.int32)
         self._model_rows = model_rows
@@ -232,7 +231,7 @@ class Recommender:
         applied: NDArray[np.bool_],
         numbers: NDArray[np.int64],
     ) -> tuple[Tensor, NDArray[np.int32]]:
-        """Hidden state [n, H] and last known item int32[n] of each click's session right after the click."""
+        """State [n, S] and last known item int32[n] of each click's session right after the click."""
         table = self.table
         clicked = np.where(applied, self._rows_in_model(numbers), NOTHING_KNOWN)
         states = torch.empty(len(rows), table.hidden.width)
@@ -247,15 +246,15 @@ class Recommender:
         return states, last_items
 
     def _step(self, rows: NDArray[np.int64], clicked: NDArray[np.int32]) -> Tensor:
-        """Advance the rows whose clicked item the model knows, the others stay; the states [n, H] then."""
+        """Advance the rows whose clicked item the model knows, the others stay; the states [n, S] then."""
         hidden = self.table.hidden
         states = hidden.load(rows)
         known = clicked != NOTHING_KNOWN
         if self._model is None or not known.any():
             return states
         at = np.flatnonzero(known)
-        embedded = self._model.embedding[torch.from_numpy(clicked[at])]
-        stepped = gru_step(self._model.cell, embedded, states if len(at) == len(rows) else states[at])
+        before = states if len(at) == len(rows) else states[at]
+        stepped = self._model.step(torch.from_numpy(clicked[at]), before)
         hidden.store(rows[at], stepped)
         self.table.last_item[rows[at]] = clicked[at]
         if len(at) == len(rows):
@@ -316,9 +315,8 @@ class Recommender:
         """Answers for the positions `at`, in that order; notes their item numbers in `recommended`."""
         if not len(at) or self._model is None or self._scorer is None:
             return []
-        clicked = self._model.embedding[torch.from_numpy(last_items[at])]
         asking = states if len(at) == len(states) else states[torch.from_numpy(at)]
-        queries = session_query(self._model.query, asking, clicked)
+        queries = self._model.ask(asking, torch.from_numpy(last_items[at]))
         scores, items = self._scorer.top_k(queries)
         recommended[at, : items.shape[1]] = self._numbers[items.numpy()]
         ids = self._model.items
@@ -331,7 +329,7 @@ class Recommender:
 def _encode(
     model: SessionModel, items: NDArray[np.int32], counts: NDArray[np.int64]
 ) -> tuple[Tensor, NDArray[np.int32]]:
-    """Hidden states [n, H] and last known items int32[n] of sessions with these histories.
+    """States [n, S] and last known items int32[n] of sessions with these histories.
 
     Args:
         model: whose states are wanted.
@@ -341,13 +339,13 @@ def _encode(
     valid = (items != NOTHING_KNOWN) & (np.arange(items.shape[1]) < counts[:, None])
     lengths = valid.sum(axis=1)
     longest_first = np.argsort(-lengths, kind="stable")
-    hidden = torch.zeros(len(items), model.hidden_size)
+    hidden = model.start(len(items))
     last_items = np.full(len(items), NOTHING_KNOWN, np.int32)
     known = np.argsort(~valid, axis=1, kind="stable")  # known entries first, in order
     for step in range(int(lengths.max(initial=0))):
         rows = longest_first[: int((lengths > step).sum())]
         clicked = items[rows, known[rows, step]]
         at = torch.from_numpy(rows)
-        hidden[at] = rounded(gru_step(model.cell, model.embedding[torch.from_numpy(clicked)], hidden[at]))
+        hidden[at] = rounded(model.step(torch.from_numpy(clicked), hidden[at]), model.state_layout)
         last_items[rows] = clicked
     return hidden, last_items

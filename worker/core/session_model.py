@@ -5,47 +5,95 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from schemas.model_artefact import Artefact
-from worker.core.step import CellWeights, QueryWeights, unit_items
+from schemas.model_artefact import Artefact, layer_suffix
+from schemas.model_manifest import CELL_SHAPES, Architecture, Cell, Score
+from worker.core.hidden_states import StateLayout
+from worker.core.step import CellWeights, QueryWeights, output, session_query, step, unit_items
 
 
 @dataclass(frozen=True, eq=False)
 class SessionModel:
-    """A GRU session model. V items, H hidden size; all tensors float32.
+    """A session model of any architecture.
+
+    V items, H hidden size, D width of what a click feeds, S width of a state, B sessions; float32.
 
     Attributes:
         version: of the manifest; published with every recommendation.
         items: item ids; entry i belongs to row i of `embedding` and `item_matrix`.
-        embedding: [V, H], what a click feeds to the cell.
-        item_matrix: [V, H], unit-length rows times the temperature: query · rowᵀ is the score. It lies in
-            memory column after column, in which the product with few queries is up to twice as quick.
+        embedding: [V, D], what a click feeds to the first layer.
+        item_matrix: [V, H], times the temperature and at unit length where the score is cosine: query · rowᵀ
+            is the score. It lies in memory column after column, in which the product with few queries is up
+            to twice as quick.
+        layers: weights of the recurrence, lowest layer first.
+        query: what is asked of the item matrix.
+        cell: kind of the recurrence.
+        score: what the query is made for.
     """
 
     version: str
     items: list[str]
     embedding: Tensor
     item_matrix: Tensor
-    cell: CellWeights
+    layers: tuple[CellWeights, ...]
     query: QueryWeights
+    cell: Cell = "gru"
+    score: Score = "cosine"
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of a hidden state."""
-        return self.embedding.shape[1]
+        """H, the width of one vector of a state."""
+        return self.layers[0].w_hh.shape[1]
+
+    @property
+    def state_layout(self) -> StateLayout:
+        """What the numbers of a state are; their number is S."""
+        depth, vectors = len(self.layers), CELL_SHAPES[self.cell].states
+        return StateLayout(self.hidden_size, depth, (vectors - 1) * depth * self.hidden_size)
+
+    def start(self, sessions: int) -> Tensor:
+        """States of so many sessions without a click, [B, S]."""
+        return torch.zeros(sessions, self.state_layout.width)
+
+    def step(self, clicked: Tensor, states: Tensor) -> Tensor:
+        """States [B, S] after clicks on these rows of the embedding, int64 or int32 [B]."""
+        return step(self.cell, self.layers, self.embedding[clicked], states)
+
+    def ask(self, states: Tensor, clicked: Tensor) -> Tensor:
+        """Queries [B, H] of sessions with these states [B, S], whose last clicks were on these rows [B]."""
+        return session_query(self.query, output(self.layers, states), self.embedding[clicked], self.score)
 
 
 def session_model(artefact: Artefact) -> SessionModel:
     """Lay out the tensors of a checked artefact for serving."""
+    architecture = artefact.manifest.architecture
     tensors = {name: torch.from_numpy(array) for name, array in artefact.tensors.items()}
-    embedding = tensors["embedding"]
+    scored = tensors.get("output_embedding", tensors["embedding"])
     return SessionModel(
         version=artefact.manifest.model_version,
         items=artefact.items,
-        embedding=embedding,
-        item_matrix=_by_columns(unit_items(embedding).mul_(artefact.manifest.architecture.temperature)),
-        cell=CellWeights(tensors["w_ih"], tensors["w_hh"], tensors["b_ih"], tensors["b_hh"]),
-        query=QueryWeights(tensors["query_hidden"], tensors["query_item"]),
+        embedding=tensors["embedding"],
+        item_matrix=_by_columns(_scored_vectors(scored, architecture)),
+        layers=tuple(_layer(tensors, layer) for layer in range(architecture.layers)),
+        query=QueryWeights(tensors["query_hidden"], tensors.get("query_item")),
+        cell=architecture.cell,
+        score=architecture.score,
     )
+
+
+def _layer(tensors: dict[str, Tensor], layer: int) -> CellWeights:
+    suffix = layer_suffix(layer)
+    return CellWeights(
+        tensors.get("w_ih" + suffix),
+        tensors["w_hh" + suffix],
+        tensors["b_ih" + suffix],
+        tensors["b_hh" + suffix],
+    )
+
+
+def _scored_vectors(embedding: Tensor, architecture: Architecture) -> Tensor:
+    if architecture.score == "dot":
+        return embedding
+    return unit_items(embedding).mul_(architecture.temperature)
 
 
 def _by_columns(matrix: Tensor) -> Tensor:
