@@ -10,7 +10,7 @@ from tests.training.logs import sessions_of
 from training.batches import session_weights
 from training.session_parallel import carried, slot_steps
 from training.sessions import Sessions
-from worker.core.step import CellWeights, step
+from worker.core.step import CellWeights, input_gates, recurrent_step
 
 lengths = st.lists(st.integers(2, 12), min_size=1, max_size=25)
 
@@ -73,12 +73,12 @@ def test_states_of_the_cell_equal_one_session_at_a_time() -> None:
     for first, size in zip(sessions.starts[:-1].tolist(), sizes, strict=True):
         state = torch.zeros(1, 6)
         for click in range(first, first + size):
-            state = step("gru", [cell], embedding[click][None], state)
+            state = recurrent_step(cell, input_gates(cell, embedding[click][None]), state)
             alone[click] = state[0]
     state = torch.zeros(3, 6)
     for step in slot_steps(sessions, 3):
         clicks = torch.from_numpy(step.inputs)
-        state = step("gru", [cell], embedding[clicks], carried(state, step))
+        state = recurrent_step(cell, input_gates(cell, embedding[clicks]), carried(state, step))
         torch.testing.assert_close(state, alone[clicks])
 
 
