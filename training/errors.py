@@ -4,6 +4,7 @@ TrainingError               the command failed
 ├── UnreadableLogError      the file is no click log that can be read
 ├── ReplayError             the topic cannot be replayed
 ├── SplitError              nothing is left to train on, or to test on
+├── DeviceError             the device asked for is not there
 ├── DivergedError           the loss is no longer a number, or far above where it started
 ├── StoreError              the model cannot be written
 ├── CheckpointError         a checkpoint cannot be written or read
@@ -37,6 +38,10 @@ class DivergedError(TrainingError):
 
 class StoreError(TrainingError):
     """The trained model cannot be written into its store: it is full, or not ours to write."""
+
+
+class DeviceError(TrainingError):
+    """Training was asked to run on a device that torch cannot use here."""
 
 
 class CheckpointError(TrainingError):

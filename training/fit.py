@@ -4,7 +4,6 @@ N transitions of a batch, V items, C candidates, R embedding rows that a batch t
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from torch import Generator
 from training.batches import Batch, Pieces, batches, cut
 from training.checkpoint import Checkpoints, Position, TrainingState
 from training.draws import Draw, ahead, draw, state_of
-from training.errors import DivergedError, StopTraining
+from training.errors import DeviceError, StopTraining
 from training.fused import FusedStep, can_be_fused, warm_up
+from training.meter import FitProgress, Meter
 from training.network import Network, copy_of, new_network, parameters, weights
 from training.optimiser import new_optimiser
 from training.plain import PlainStep
@@ -33,24 +33,6 @@ from training.settings import (
     embedding_dropout_for,
     epochs_for,
 )
-
-REPORT_EVERY_STEPS = 10
-
-
-EXPLODED = 1.5
-"""A mean loss of more than so many times the first step's, and 1 more, is far worse than guessing: stop."""
-
-
-@dataclass(frozen=True)
-class FitProgress:
-    """Where it is: `events` of `events_total` transitions learned; mean loss since the last report."""
-
-    epoch: int
-    epochs: int
-    events: int
-    events_total: int
-    loss: float
-    events_per_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +81,17 @@ def fit(
 
     Raises:
         DivergedError: see there.
+        DeviceError: there is no such device.
         CheckpointError, ResumeError: as `checkpoints` raises them.
     """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("torch finds no GPU that it can use here: train with --device cpu")
     plan = _plan(sessions, items, settings)
     with closing(_Run(plan, start)) as run, torch_threads(run.torch_threads):
         state = None if checkpoints is None else checkpoints.load()
         if state is not None:
             run.restore(state)
-        meter = _Meter(run.at, plan, report)
+        meter = Meter(run.at, plan.epochs, plan.events_total, report)
         try:
             while run.at.epoch <= plan.epochs:
                 _run_epoch(run, plan, meter, checkpoints, on_epoch)
@@ -239,57 +224,10 @@ def epoch_batches(plan: _Plan, rng: np.random.Generator) -> Iterator[tuple[Batch
             yield batch, None
 
 
-class _Meter:
-    """Counts what is learned, reports it, and stops a training that goes wrong."""
-
-    def __init__(self, at: Position, plan: _Plan, report: Callable[[FitProgress], None]) -> None:
-        self._at, self._plan, self._report = at, plan, report
-        self._loss_sum, self._events, self._steps = 0.0, 0, 0  # since the last report
-        self._learned_before, self._seconds_before = at.learned, at.seconds
-        self._started_s = time.perf_counter()
-
-    def add(self, loss: float, events: int) -> None:
-        """Count a step."""
-        at = self._at
-        if at.first_loss is None:
-            at.first_loss = loss
-        at.batches, at.learned = at.batches + 1, at.learned + events
-        at.loss_sum, at.loss_events = at.loss_sum + loss * events, at.loss_events + events
-        at.seconds = self._seconds_before + time.perf_counter() - self._started_s
-        self._loss_sum, self._events = self._loss_sum + loss * events, self._events + events
-        self._steps += 1
-        if self._steps == REPORT_EVERY_STEPS or at.learned == self._plan.events_total:
-            self.check()
-            self._pass_on()
-
-    def check(self) -> None:
-        """Look at the mean loss since the last report.
-
-        Raises:
-            DivergedError: it is no number, or has exploded.
-        """
-        if not self._events:
-            return
-        loss, first = self._loss_sum / self._events, self._at.first_loss or 0.0
-        if not math.isfinite(loss) or loss > EXPLODED * first + 1:
-            raise DivergedError(
-                f"the loss is {loss:.4g} in epoch {self._at.epoch}, it began with {first:.4g}:"
-                " lower the learning rate"
-            )
-
-    def _pass_on(self) -> None:
-        at = self._at
-        speed = (at.learned - self._learned_before) / (at.seconds - self._seconds_before)
-        loss = self._loss_sum / self._events
-        self._loss_sum, self._events, self._steps = 0.0, 0, 0
-        total, epochs = self._plan.events_total, self._plan.epochs
-        self._report(FitProgress(at.epoch, epochs, at.learned, total, loss, speed))
-
-
 def _run_epoch(
     run: _Run,
     plan: _Plan,
-    meter: _Meter,
+    meter: Meter,
     checkpoints: Checkpoints | None,
     on_epoch: Callable[[EpochEnd], None] | None,
 ) -> None:
