@@ -178,7 +178,7 @@ class FusedStep:
             step_rows(*(t.view(len(t), -1).numpy() for t in tensors), dense.kind, constants)
 
 
-def warmround_up(settings: TrainSettings, low: torch.dtype) -> float:
+def warm_up(settings: TrainSettings, low: torch.dtype) -> float:
     """Compile what is not compiled yet, by one step of a tiny training; returns the seconds it took.
 
     Some 20 s the first time after an installation, a fraction of a second when the kernels lie on disk.
