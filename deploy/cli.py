@@ -33,6 +33,7 @@ COMMANDS = {
     "tail": ("deploy.commands.tail:tail", "Watch recommendations as they come."),
     "worker": ("deploy.commands.worker:worker", "Serve recommendations until SIGTERM."),
     "train": ("deploy.commands.train:train", "Train a model from a file or from the clicks topic."),
+    "tune": ("deploy.commands.tune:tune", "Search for settings that fit your clicks."),
     "evaluate": ("deploy.commands.evaluate:evaluate", "Score a model on a log by full ranking."),
     "models": ("deploy.commands.models:app", "Announce and list models."),
     "dead-letters": ("deploy.commands.dead_letters:app", "Show what was no click; send it back repaired."),

@@ -1,31 +1,30 @@
 """The training loop, from sessions to weights; read it from top to bottom.
 
-N transitions of a batch, V items, C candidates, R embedding rows that a batch touches, H hidden size, D width
-of what a click feeds.
+N transitions of a batch, V items, C candidates, R embedding rows that a batch touches, H hidden size.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Generator
 
-from training.batches import Batch, batches, cut
-from training.errors import DivergedError
-from training.losses import (
-    CandidateSampler,
-    candidate_log_chance,
-    candidate_sampler,
-    reduce_by_log_chance,
-    weighted_cross_entropy,
-)
-from training.network import Network, hidden_states, new_network
-from training.optimiser import Adam
+from training.batches import Batch, Pieces, batches, cut
+from training.checkpoint import Checkpoints, Position, TrainingState
+from training.draws import Draw, ahead, draw, state_of
+from training.errors import DeviceError, StopTraining
+from training.fused import FusedStep, can_be_fused, warm_up
+from training.meter import FitProgress, Meter
+from training.network import Network, copy_of, new_network, parameters, weights
+from training.optimiser import new_optimiser
+from training.plain import PlainStep
+from training.precision import low_precision
+from training.sampling import CandidateSampler, candidate_sampler
+from training.session_parallel import SlotStep, slot_steps
 from training.sessions import Sessions
 from training.settings import (
     TrainSettings,
@@ -34,147 +33,219 @@ from training.settings import (
     embedding_dropout_for,
     epochs_for,
 )
-from worker.core.step import item_vectors, session_query
-
-REPORT_EVERY_STEPS = 10
 
 
-@dataclass(frozen=True)
-class FitProgress:
-    """Where it is: `events` of `events_total` transitions learned; mean loss since the last report."""
+@dataclass(frozen=True, eq=False)
+class EpochEnd:
+    """An epoch is over.
+
+    Attributes:
+        epoch, epochs: this one, from 1, and how many there are.
+        loss: mean over the epoch.
+        network: as it is now; to look at, it will be trained on.
+        seconds: of training until here.
+        losses: of every epoch until here, also of those before a resume.
+    """
 
     epoch: int
     epochs: int
-    events: int
-    events_total: int
     loss: float
-    events_per_s: float
+    network: Network
+    seconds: float
+    losses: tuple[float, ...]
 
 
 def fit(
-    sessions: Sessions, items: int, settings: TrainSettings, report: Callable[[FitProgress], None]
+    sessions: Sessions,
+    items: int,
+    settings: TrainSettings,
+    report: Callable[[FitProgress], None],
+    *,
+    start: Network | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_epoch: Callable[[EpochEnd], None] | None = None,
 ) -> Network:
     """Fit a session model. The same sessions, settings and build of torch give the same bytes.
+
+    So they do when training is broken off anywhere and goes on from a checkpoint.
 
     Args:
         sessions: of at least two clicks each, oldest first; item indices in [0, items).
         items: size of the vocabulary.
         settings: the recipe.
-        report: called every few steps and at the end.
+        report: called every few steps and at the end. It and `on_epoch` may raise `StopTraining`: the network
+            is then returned as it is.
+        start: weights to begin with, left as they are; None draws them.
+        checkpoints: where the state is kept and gone on from.
+        on_epoch: called at the end of each epoch.
 
     Raises:
         DivergedError: see there.
+        DeviceError: there is no such device.
+        CheckpointError, ResumeError: as `checkpoints` raises them.
     """
-    with torch_threads(settings.threads):
-        return _fit(sessions, items, settings, report)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("torch finds no GPU that it can use here: train with --device cpu")
+    plan = _plan(sessions, items, settings)
+    with closing(_Run(plan, start)) as run, torch_threads(run.torch_threads):
+        state = None if checkpoints is None else checkpoints.load()
+        if state is not None:
+            run.restore(state)
+        meter = Meter(run.at, plan.epochs, plan.events_total, report)
+        try:
+            while run.at.epoch <= plan.epochs:
+                _run_epoch(run, plan, meter, checkpoints, on_epoch)
+        except StopTraining:
+            if checkpoints is not None:
+                checkpoints.save(run.state())
+        return run.network
 
 
-def _fit(
-    sessions: Sessions, items: int, settings: TrainSettings, report: Callable[[FitProgress], None]
-) -> Network:
-    rng = np.random.default_rng(settings.seed)
-    noise = Generator().manual_seed(settings.seed)
-    network = new_network(architecture_for(settings, items), noise)
-    table_adams = [Adam(table) for table in network.tables]
-    dense_adams = [Adam(parameter) for parameter in network.dense]
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What does not change during a training."""
 
+    settings: TrainSettings
+    sessions: Sessions
+    items: int
+    epochs: int
+    events_total: int
+    batch_transitions: int
+    dropout: float
+    pieces: Pieces
+    sampler: CandidateSampler | None
+
+
+def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
     transitions, clicks = sessions.transitions, len(sessions.items)
     epochs = epochs_for(settings, transitions)
     batch_transitions = batch_transitions_for(settings, clicks)
-    dropout = embedding_dropout_for(settings, clicks)
-    pieces = cut(sessions, settings.max_transitions)
     sampler = None
     if items > settings.full_softmax_items:
         support = np.bincount(sessions.items, minlength=items)
         sampler = candidate_sampler(support, settings.negative_alpha, settings.negatives, batch_transitions)
-
-    total = epochs * transitions
-    learned, loss_sum, loss_events, steps = 0, 0.0, 0, 0
-    started_s = time.perf_counter()
-    for epoch in range(1, epochs + 1):
-        for batch in batches(pieces, batch_transitions, rng):
-            rate = learning_rate(settings, learned / total)
-            touched, candidates = touched_rows(network, batch, sampler, rng)
-            rows = [torch.from_numpy(of) if of is not None else None for of in (touched, candidates)]
-            parts = [
-                (table if of is None else table[of]).detach().requires_grad_()  # [V, R or C, D or H]
-                for table, of in zip(network.tables, rows, strict=False)
-            ]
-
-            loss = batch_loss(network, parts, batch, touched, candidates, sampler, dropout, noise)
-            gradients = torch.autograd.grad(loss, [*parts, *network.dense])
-
-            for adam, gradient, of in zip(table_adams, gradients, rows, strict=False):
-                adam.step(gradient, rate, of)
-            for adam, gradient in zip(dense_adams, gradients[len(parts) :], strict=True):
-                adam.step(gradient, rate)
-
-            events, steps = len(batch.inputs), steps + 1
-            learned, loss_events = learned + events, loss_events + events
-            loss_sum += loss.item() * events
-            if steps % REPORT_EVERY_STEPS == 0 or learned == total:
-                if not math.isfinite(loss_sum):
-                    raise DivergedError(f"the loss is {loss_sum} in epoch {epoch}: lower the learning rate")
-                speed = learned / (time.perf_counter() - started_s)
-                report(FitProgress(epoch, epochs, learned, total, loss_sum / loss_events, speed))
-                loss_sum, loss_events = 0.0, 0
-    return network
+    return _Plan(
+        settings=settings,
+        sessions=sessions,
+        items=items,
+        epochs=epochs,
+        events_total=epochs * transitions,
+        batch_transitions=batch_transitions,
+        dropout=embedding_dropout_for(settings, clicks),
+        pieces=cut(sessions, settings.max_transitions),
+        sampler=sampler,
+    )
 
 
-def touched_rows(
-    network: Network, batch: Batch, sampler: CandidateSampler | None, rng: np.random.Generator
-) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """Rows of the embedding of this step [R] and the candidates [C], sorted; None for the catalogue.
+class _Run:
+    """What a step changes: weights, optimisers, generators, position."""
 
-    A shared embedding's rows hold the candidates.
-    """
-    candidates = None if sampler is None else sampler.draw(batch.targets, rng)
-    if network.output_embedding is not None:
-        return np.unique(batch.inputs), candidates
-    return None if candidates is None else np.union1d(candidates, batch.inputs), candidates
+    def __init__(self, plan: _Plan, start: Network | None) -> None:
+        settings = plan.settings
+        self.rng = np.random.default_rng(settings.seed)
+        self._rng_state = state_of(self.rng)
+        drawing = Generator().manual_seed(settings.seed)
+        drawn = new_network(architecture_for(settings, plan.items), drawing)
+        self.network = copy_of(drawn if start is None else start, settings.device)
+        self._noise = Generator(settings.device).manual_seed(settings.seed)
+        self._tables = [new_optimiser(settings, table) for table in self.network.tables]
+        self._dense = [new_optimiser(settings, parameter) for parameter in self.network.dense]
+        self.at = Position()
+        self._step = self._new_step(plan)
+        # The fused step has threads of its own; two kinds of them fight for the processor.
+        self.torch_threads = settings.threads if isinstance(self._step, PlainStep) else 1
+
+    def _new_step(self, plan: _Plan) -> FusedStep | PlainStep:
+        settings = plan.settings
+        if can_be_fused(settings):
+            low = low_precision(settings)
+            warm_up(settings, low)
+            return FusedStep(self.network, self._tables[0], self._dense, settings, plan.dropout, low)
+        return PlainStep(self.network, self._tables, self._dense, settings, plan.dropout, self._noise)
+
+    def state(self) -> TrainingState:
+        """Everything, as views."""
+        self.at.rng = self._rng_state
+        tensors = {**weights(self.network), **self._step.state(), "noise": self._noise.get_state().numpy()}
+        for index, optimiser in enumerate((*self._tables, *self._dense)):
+            tensors |= {f"moments_{index}.{name}": tensor for name, tensor in optimiser.state().items()}
+        return TrainingState(self.at, tensors)
+
+    @torch.no_grad()
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a state."""
+        self.at = state.position
+        self.rng.bit_generator.state = self._rng_state = self.at.rng
+        self._noise.set_state(torch.from_numpy(state.tensors["noise"]))
+        self._step.restore(state.tensors)
+        for name, parameter in parameters(self.network).items():
+            parameter.copy_(torch.from_numpy(state.tensors[name]))
+        for index, optimiser in enumerate((*self._tables, *self._dense)):
+            names = optimiser.state()
+            optimiser.restore({name: state.tensors[f"moments_{index}.{name}"] for name in names})
+
+    def epoch(self, plan: _Plan) -> Iterator[tuple[float, int]]:
+        """Learn what is left of this epoch; loss and transitions of each step."""
+        prepared = ((d.rng_after, len(d.batch.inputs), self._step.prepare(d)) for d in self._draws(plan))
+        for rng_after, events, step in ahead(prepared) if plan.settings.threads > 1 else prepared:
+            rate = learning_rate(plan.settings, self.at.learned / plan.events_total)
+            loss = self._step(step, rate)
+            self._rng_state = rng_after  # the generator itself is ahead of this step
+            yield loss, events
+
+    def _draws(self, plan: _Plan) -> Iterator[Draw]:
+        """The batches of this epoch that are not done, each with what it is scored against."""
+        done, now = self.at.batches, state_of(self.rng)
+        if done == 0:
+            self.at.epoch_rng = now
+        else:
+            # The order of batches is drawn when an epoch starts: draw it again, then go on from now.
+            self.rng.bit_generator.state = self.at.epoch_rng
+        order = epoch_batches(plan, self.rng)
+        if done:
+            for _ in islice(order, done):
+                pass
+            self.rng.bit_generator.state = now
+        for batch, slots in order:
+            yield draw(batch, plan.items, plan.sampler, self.rng, slots)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._step.close()
 
 
-def batch_loss(
-    network: Network,
-    parts: list[Tensor],
-    batch: Batch,
-    touched: NDArray[np.int64] | None,
-    candidates: NDArray[np.int64] | None,
-    sampler: CandidateSampler | None,
-    dropout: float,
-    noise: Generator,
-) -> Tensor:
-    """The loss of a batch, a scalar.
-
-    `parts` holds the rows `touched` of the embedding, all where that is None, and the rows `candidates` of
-    the output embedding, where there is one.
-    """
-    wanted = network.architecture
-    inputs = batch.inputs if touched is None else np.searchsorted(touched, batch.inputs)
-    x = drop(parts[0][torch.from_numpy(inputs)], dropout, noise, wanted.item_embedding == "none")  # [N, D]
-    states = hidden_states(wanted.cell, network.layers, x, batch.active)  # [N, H]
-    query = session_query(network.query, states, x, wanted.score) * wanted.temperature  # [N, H]
-    weight = torch.from_numpy(batch.weights)
-    scored = parts[-1]
-    if candidates is not None and touched is not None and network.output_embedding is None:
-        scored = scored[torch.from_numpy(np.searchsorted(touched, candidates))]
-    logits = query @ item_vectors(scored, wanted.score).t()  # [N, V or C]
-    if sampler is None or candidates is None:
-        return weighted_cross_entropy(logits, torch.from_numpy(batch.targets), weight)
-    target = torch.from_numpy(np.searchsorted(candidates, batch.targets))
-    logits = reduce_by_log_chance(logits, target, candidate_log_chance(sampler, candidates))
-    return weighted_cross_entropy(logits, target, weight)
+def epoch_batches(plan: _Plan, rng: np.random.Generator) -> Iterator[tuple[Batch, SlotStep | None]]:
+    """The batches of an epoch; beside each the slots that carry their states on, where there are any."""
+    if plan.settings.batching == "session_parallel":
+        for step in slot_steps(plan.sessions, plan.settings.parallel_sessions):
+            yield step.batch, step
+    else:
+        for batch in batches(plan.pieces, plan.batch_transitions, rng):
+            yield batch, None
 
 
-def drop(x: Tensor, probability: float, noise: Generator, whole_rows: bool = False) -> Tensor:
-    """Dropout: entries zero with this probability, the others scaled so that the mean stays.
-
-    Whole rows, where a row is what a one-hot input looked up: the one entry of such an input is there or not.
-    """
-    if probability == 0:
-        return x
-    keep = x.new_empty(len(x), 1 if whole_rows else x.shape[1])
-    return x * keep.bernoulli_(1 - probability, generator=noise).div_(1 - probability)
+def _run_epoch(
+    run: _Run,
+    plan: _Plan,
+    meter: Meter,
+    checkpoints: Checkpoints | None,
+    on_epoch: Callable[[EpochEnd], None] | None,
+) -> None:
+    """Learn what is left of this epoch."""
+    for loss, events in run.epoch(plan):
+        meter.add(loss, events)
+        if checkpoints is not None and checkpoints.due():
+            meter.check()
+            checkpoints.save(run.state())
+    at = run.at
+    at.losses.append(at.loss_sum / at.loss_events)
+    at.epoch, at.batches, at.loss_sum, at.loss_events = at.epoch + 1, 0, 0.0, 0
+    if checkpoints is not None:
+        meter.check()
+        checkpoints.save(run.state())
+    if on_epoch is not None:
+        losses = tuple(at.losses)
+        on_epoch(EpochEnd(at.epoch - 1, plan.epochs, losses[-1], run.network, at.seconds, losses))
 
 
 def learning_rate(settings: TrainSettings, progress: float) -> float:

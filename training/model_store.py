@@ -81,7 +81,7 @@ def list_models(store: Path) -> list[StoredModel]:
         return []
     found = []
     for folder in sorted(path for path in store.iterdir() if path.is_dir()):
-        if folder.name.startswith(_UNFINISHED):
+        if folder.name.startswith("."):  # unfinished, or the checkpoints of a training
             continue
         try:
             found.append(StoredModel(folder, load_model(folder)[0].manifest))

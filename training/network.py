@@ -125,8 +125,23 @@ def _states_of_layer(kind: Cell, cell: CellWeights, gates: Tensor, active: list[
     return torch.cat(states)
 
 
-def weights(network: Network) -> dict[str, NDArray[np.float32]]:
-    """The tensors of the artefact, under its names."""
+def copy_of(network: Network, device: str = "cpu") -> Network:
+    """The same weights in tensors of their own, ready to be trained."""
+
+    def copied(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().clone().to(device)
+
+    layers = tuple(CellWeights(*map(copied, cell)) for cell in network.layers)
+    query, output_embedding = QueryWeights(*map(copied, network.query)), copied(network.output_embedding)
+    embedding = network.embedding.detach().clone().to(device)
+    copy = Network(network.architecture, embedding, layers, query, output_embedding)
+    for parameter in copy.dense:
+        parameter.requires_grad_()
+    return copy
+
+
+def parameters(network: Network) -> dict[str, Tensor]:
+    """Every parameter, under its name in the artefact."""
     tensors: dict[str, Tensor | None] = {
         "embedding": network.embedding,
         "output_embedding": network.output_embedding,
@@ -134,4 +149,9 @@ def weights(network: Network) -> dict[str, NDArray[np.float32]]:
     }
     for layer, cell in enumerate(network.layers):
         tensors |= {name + layer_suffix(layer): tensor for name, tensor in cell._asdict().items()}
-    return {name: tensor.detach().numpy() for name, tensor in tensors.items() if tensor is not None}
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def weights(network: Network) -> dict[str, NDArray[np.float32]]:
+    """The tensors of the artefact, under its names."""
+    return {name: tensor.numpy(force=True) for name, tensor in parameters(network).items()}

@@ -1,9 +1,27 @@
 """The settings of the trainer. What was measured: `deploy/decisions/0003-training-recipe.md`."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from schemas.model_manifest import MAX_LAYERS, Architecture, Cell, ItemEmbedding, Score
+
+LossName = Literal["cross_entropy", "top1", "bpr", "top1_max", "bpr_max"]
+Batching = Literal["sessions", "session_parallel"]
+OptimiserName = Literal["adam", "adagrad"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["cpu", "cuda"]
+
+
+CHOICES = {
+    "cell": get_args(Cell),
+    "item_embedding": get_args(ItemEmbedding),
+    "score": get_args(Score),
+    "loss": get_args(LossName),
+    "batching": get_args(Batching),
+    "optimiser": get_args(OptimiserName),
+    "precision": get_args(Precision),
+    "device": get_args(Device),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,19 @@ class TrainSettings:
     """Where the cosine ends, relative to the learning rate."""
     embedding_dropout: float | None = None
     """None: 0.4 on logs under 200,000 training clicks, else 0.25. Probability to drop, on inputs alone."""
+    hidden_dropout: float = 0.0
+    """Probability to drop an entry of the state that the query is made from; any hurt with these defaults."""
+    batching: Batching = "sessions"
+    """Whole sessions with full back-propagation; "session_parallel" as in the first paper, without."""
+    parallel_sessions: int = 64
+    """Sessions side by side where batching is session-parallel; published settings go from 32 to 128."""
+    loss: LossName = "cross_entropy"
+    """Over a large sample of candidates it is ahead of the losses of pairs; see `training.losses`."""
+    bpreg: float = 1.0
+    """Weight of the score regularisation of BPR-max; no other loss looks at it."""
+    logq: bool = True
+    """Correct sampled logits by the log of their chance to be drawn; accuracy falls without. Cross-entropy
+    over a sample only."""
     full_softmax_items: int = 6_000
     """Catalogues up to this size are scored in full: about as dear as drawing 8,192 candidates."""
     negatives: int = 8_192
@@ -52,34 +83,45 @@ class TrainSettings:
     negative_alpha: float = 0.25
     """Negatives ∝ support^alpha: nearer to uniform than to popularity."""
     seed: int = 1
-    threads: int = 1
-    """One gives the same bytes on every number of cores; two are 17% faster."""
+    optimiser: OptimiserName = "adam"
+    """Adagrad, of the papers, did worse with these defaults; it wants a learning rate of its own."""
+    momentum: float = 0.0
+    """Of Adagrad."""
+    precision: Precision = "auto"
+    """Of the products over the catalogue on a CPU; auto: bfloat16 where the processor multiplies them."""
+    device: Device = "cpu"
+    threads: int = 2
+    """One and two give the same bytes, two in about half the time; each number above two gives its own."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         positive = ("hidden_size", "temperature", "max_transitions", "learning_rate", "negatives", "threads")
-        for name in (*positive, "epochs", "batch_transitions", "layers"):
+        for name in (*positive, "parallel_sessions", "epochs", "batch_transitions", "layers"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, not {self.seed}")
-        for name in ("warm_up", "final_rate", "embedding_dropout"):
+        if self.hidden_size > MAX_HIDDEN_SIZE:
+            raise ValueError(f"hidden_size must be at most {MAX_HIDDEN_SIZE:,}, not {self.hidden_size}")
+        for name in ("seed", "bpreg"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        self._check_architecture()
+        for name in ("warm_up", "final_rate", "embedding_dropout", "hidden_dropout", "momentum"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and under 1, not {value}")
-        self._check_architecture()
 
     def _check_architecture(self) -> None:
-        kinds = {"cell": Cell, "item_embedding": ItemEmbedding, "score": Score}
-        for name, kind in kinds.items():
-            if (value := getattr(self, name)) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, not {value}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         if self.layers > MAX_LAYERS:
             raise ValueError(f"layers must be at most {MAX_LAYERS}, not {self.layers}")
         architecture_for(self, items=1)
 
 
+MAX_HIDDEN_SIZE = 4_096
+"""As the manifest has it."""
 SMALL_LOG_CLICKS = 200_000
 """Under this a log counts as small."""
 TOTAL_TRANSITIONS = 2_000_000
@@ -112,6 +154,8 @@ def epochs_for(settings: TrainSettings, transitions: int) -> int:
 
 def batch_transitions_for(settings: TrainSettings, clicks: int) -> int:
     """Transitions a step on a log of so many training clicks."""
+    if settings.batching == "session_parallel":
+        return settings.parallel_sessions
     return settings.batch_transitions or (512 if clicks < SMALL_LOG_CLICKS else 1_024)
 
 

@@ -28,9 +28,10 @@ from training.baselines import markov_ranks, popularity_ranks
 from training.click_log import LoadedLog
 from training.errors import SplitError
 from training.evaluate import Scores, answerable, is_target, model_ranks, scores
-from training.fit import FitProgress, fit, torch_threads
-from training.model_store import load_model, model_version, save_model
-from training.network import Network, weights
+from training.fit import torch_threads
+from training.fitting import AS_USUAL, FitOptions, Fitted, fit_split
+from training.model_store import load_model, model_version
+from training.network import weights
 from training.progress import Progress, Report
 from training.sessions import UNKNOWN, Split, SplitRule, rows_in, split_log
 from training.settings import (
@@ -59,6 +60,7 @@ class TrainResult:
         seconds: all of it, without the reading of the log.
         model_version, model_folder: the artefact.
         serving_version, serving: the model compared with and its scores, None where there was none.
+        interrupted: training ended before its time.
     """
 
     log: str
@@ -75,6 +77,7 @@ class TrainResult:
     model_folder: Path
     serving_version: str | None = None
     serving: Scores | None = None
+    interrupted: bool = False
 
     def fields(self) -> dict[str, float | int | str]:
         """The result as flat JSON fields, scores to six digits."""
@@ -95,7 +98,7 @@ class TrainResult:
         }
         if self.serving is not None and self.serving_version is not None:
             found |= {"serving_version": self.serving_version, **score_fields("serving_", self.serving)}
-        return found
+        return found | ({"interrupted": True} if self.interrupted else {})
 
 
 def train(
@@ -106,6 +109,7 @@ def train(
     now_ms: int,
     report: Report,
     compare_with: Path | None = None,
+    options: FitOptions = AS_USUAL,
 ) -> TrainResult:
     """Train a model, score it, write it.
 
@@ -117,11 +121,11 @@ def train(
         now_ms: wall clock, for version and manifest.
         report: called often.
         compare_with: folder of another model, scored on the same targets; what it does not know it misses.
+        options: warm start, checkpoints, interruption.
 
     Raises:
         TrainingError: see its children.
-        BrokenArtefactError: `compare_with` is no model.
-        OSError: the store cannot be written.
+        BrokenArtefactError: `compare_with`, or the model to go on from, is no model.
     """
     started_s = time.perf_counter()
     serving = load_model(compare_with)[1] if compare_with is not None else None
@@ -132,10 +136,11 @@ def train(
         raise SplitError(
             "no test session has two clicks on items that training has seen: hold out another part"
         )
-    network, events_per_s = _fit(split, settings, report)
-    files = pack_files(split.item_ids, weights(network))
-    draft = _manifest(loaded, split, settings, files=files, now_ms=now_ms)
-    model = session_model(Artefact(draft, "", split.item_ids, weights(network)))
+    fitted = fit_split(split, settings, store, _source(loaded), options, report)
+    tensors = weights(fitted.network)
+    files = pack_files(split.item_ids, tensors)
+    draft = _manifest(loaded, split, fitted, files=files, now_ms=now_ms)
+    model = session_model(Artefact(draft, "", split.item_ids, tensors))
     with torch_threads(settings.threads):
         ranks = _ranks(model, split, report)
         serving_ranks = None if serving is None else _ranks(serving, split, report)
@@ -149,14 +154,15 @@ def train(
         popularity=scores(popularity_ranks(split.train, test, items)[headline]),
         all_targets=scores(ranks),
         unknown_share=float((test.items[is_target(test)] == UNKNOWN).mean()),
-        train_events_per_s=events_per_s,
+        train_events_per_s=fitted.events_per_s,
         seconds=time.perf_counter() - started_s,
         model_version=draft.model_version,
         model_folder=store / draft.model_version,
         serving_version=None if serving is None else serving.version,
         serving=None if serving_ranks is None else scores(serving_ranks[headline]),
+        interrupted=fitted.interrupted,
     )
-    save_model(store, msgspec.structs.replace(draft, scores=_manifest_scores(result)), files)
+    fitted.save(store, msgspec.structs.replace(draft, scores=_manifest_scores(result)), files)
     return result
 
 
@@ -168,18 +174,6 @@ def score_fields(prefix: str, found: Scores) -> dict[str, float]:
     }
 
 
-def _fit(split: Split, settings: TrainSettings, report: Report) -> tuple[Network, float]:
-    """The fitted network and the transitions learned per second."""
-    events_per_s = 0.0
-
-    def pass_on(at: FitProgress) -> None:
-        nonlocal events_per_s
-        events_per_s = at.events_per_s
-        report(Progress("fit", at.events, at.events_total, at.epoch, at.epochs, at.loss, at.events_per_s))
-
-    return fit(split.train, len(split.item_ids), settings, pass_on), events_per_s
-
-
 def _ranks(model: SessionModel, split: Split, report: Report) -> NDArray[np.int64]:
     """Ranks of all targets of the test part, whatever vocabulary the model has."""
     test = split.test.renamed(rows_in(split.log_item_ids, model.items))
@@ -187,9 +181,9 @@ def _ranks(model: SessionModel, split: Split, report: Report) -> NDArray[np.int6
 
 
 def _manifest(
-    loaded: LoadedLog, split: Split, settings: TrainSettings, *, files: dict[str, bytes], now_ms: int
+    loaded: LoadedLog, split: Split, fitted: Fitted, *, files: dict[str, bytes], now_ms: int
 ) -> ModelManifest:
-    entries = file_entries(files)
+    entries, settings = file_entries(files), fitted.settings
     wanted = architecture_for(settings, len(split.item_ids))
     clicks, transitions = len(split.train.items), split.train.transitions
     hyperparameters = {name: value for name, value in asdict(settings).items() if value is not None}
@@ -197,6 +191,7 @@ def _manifest(
         "epochs": epochs_for(settings, transitions),
         "batch_transitions": batch_transitions_for(settings, clicks),
         "embedding_dropout": embedding_dropout_for(settings, clicks),
+        **fitted.notes,
     }
     return ModelManifest(
         format_version=format_for(wanted),
@@ -219,6 +214,12 @@ def _manifest(
         hyperparameters=hyperparameters,
         scores={},
     )
+
+
+def _source(loaded: LoadedLog) -> str:
+    """What the clicks came from, as --offsets takes it."""
+    ranges = ",".join(f"{each.partition}:{each.start}-{each.end}" for each in loaded.offsets)
+    return f"{loaded.kind} {loaded.name}{f', offsets {ranges}' if ranges else ''}"
 
 
 def _manifest_scores(result: TrainResult) -> dict[str, float]:

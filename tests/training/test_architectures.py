@@ -12,13 +12,15 @@ from tests.core.driving import START_MS, new_run
 from tests.core.reference import Click, Limits
 from tests.training.logs import NOW_MS, habit_log, sessions_of
 from training.batches import cut, pack
-from training.fit import FitProgress, batch_loss, drop, fit, touched_rows
-from training.losses import candidate_sampler
+from training.draws import draw
+from training.fit import FitProgress, fit
 from training.model_store import load_model
 from training.network import Network, hidden_states, new_network, weights
+from training.plain import batch_loss, drop, lookups
 from training.progress import Progress
+from training.sampling import candidate_sampler
 from training.sessions import TestShare
-from training.settings import TrainSettings, architecture_for
+from training.settings import Batching, TrainSettings, architecture_for
 from training.train import train
 from worker.core.step import item_vectors, session_query
 
@@ -81,16 +83,13 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient(settings:
         sampler = None
         if draws:
             sampler = candidate_sampler(np.ones(12, np.int64), 0.25, draws, batch_transitions=6)
-        rows = touched_rows(network, batch, sampler, np.random.default_rng(0))
-        parts = [
-            (table if of is None else table[torch.from_numpy(of)]).detach().requires_grad_()
-            for table, of in zip(network.tables, rows, strict=False)
-        ]
-        loss = batch_loss(network, parts, batch, *rows, sampler, 0.0, noise)
-        found = list(torch.autograd.grad(loss, [*parts, *network.dense]))
-        for at, (table, of) in enumerate(zip(network.tables, rows, strict=False)):
+        given = draw(batch, 12, sampler, np.random.default_rng(0))
+        looked_up = lookups(network, given)
+        loss, _ = batch_loss(network, looked_up, given, settings, 0.0, noise)
+        found = list(torch.autograd.grad(loss, [*looked_up.values, *network.dense]))
+        for at, (table, of) in enumerate(zip(network.tables, looked_up.rows, strict=True)):
             if of is not None:
-                found[at] = torch.zeros_like(table).index_copy(0, torch.from_numpy(of), found[at])
+                found[at] = torch.zeros_like(table).index_copy(0, of, found[at])
         return loss, found
 
     full, full_gradients = loss_and_gradients(0)
@@ -117,8 +116,10 @@ def test_only_touched_rows_of_either_table_move(item_embedding: str) -> None:
     assert scored.sum() <= 4
 
 
-def test_same_seed_same_bytes_whatever_the_architecture() -> None:
-    settings = replace(ARCHITECTURES["everything"], epochs=1, full_softmax_items=1, negatives=5)
+@pytest.mark.parametrize("batching", ["sessions", "session_parallel"])
+def test_same_seed_same_bytes_whatever_the_architecture(batching: Batching) -> None:
+    settings = replace(ARCHITECTURES["everything"], epochs=2, full_softmax_items=1, negatives=5)
+    settings = replace(settings, batching=batching, parallel_sessions=4)
     sessions = sessions_of(*([item, (item + 1) % 9, (item + 2) % 9] for item in range(9)))
     one, other = (weights(fit(sessions, 9, settings, silent)) for _ in range(2))
     assert all(np.array_equal(one[name], other[name]) for name in one)

@@ -1,6 +1,7 @@
 """The training loop: what it computes, that it can be repeated, that it learns."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,17 @@ import torch
 
 from tests.training.logs import habit_log, sessions_of
 from training.batches import cut, pack
-from training.errors import DivergedError
-from training.fit import FitProgress, batch_loss, drop, fit, learning_rate, torch_threads, touched_rows
-from training.losses import candidate_sampler
+from training.draws import draw
+from training.errors import DeviceError, DivergedError, StopTraining
+from training.fit import EpochEnd, FitProgress, fit, learning_rate, torch_threads
+from training.fused import MAX_TEMPERATURE
 from training.network import new_network, weights
+from training.plain import batch_loss, drop, lookups
+from training.sampling import candidate_sampler
 from training.sessions import Sessions, TestShare, split_log
 from training.settings import (
+    OptimiserName,
+    Precision,
     TrainSettings,
     architecture_for,
     batch_transitions_for,
@@ -22,10 +28,8 @@ from training.settings import (
     epochs_for,
 )
 
+EIGHT_WIDE = architecture_for(TrainSettings(hidden_size=8), 12)
 QUICK = TrainSettings(hidden_size=12, epochs=2, batch_transitions=64, embedding_dropout=0.2)
-
-
-EIGHT_WIDE = architecture_for(TrainSettings(hidden_size=8), items=12)
 
 
 def quiet(_: FitProgress) -> None:
@@ -46,10 +50,38 @@ def as_bytes(settings: TrainSettings) -> bytes:
 
 
 @pytest.mark.parametrize("full_softmax_items", [6_000, 10])
-def test_same_seed_same_bytes_other_seed_other_bytes(full_softmax_items: int) -> None:
-    settings = replace(QUICK, full_softmax_items=full_softmax_items, negatives=20)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_same_seed_same_bytes_other_seed_other_bytes(full_softmax_items: int, precision: Precision) -> None:
+    settings = replace(QUICK, full_softmax_items=full_softmax_items, negatives=20, precision=precision)
+    assert as_bytes(settings) == as_bytes(settings) == as_bytes(replace(settings, threads=1))
+    assert as_bytes(settings) != as_bytes(replace(settings, seed=2))
+
+
+def test_the_plain_step_repeats_itself_too() -> None:
+    settings = replace(QUICK, temperature=MAX_TEMPERATURE + 1, threads=1)  # beyond the fused step
     assert as_bytes(settings) == as_bytes(settings)
     assert as_bytes(settings) != as_bytes(replace(settings, seed=2))
+
+
+def test_threads_of_torch_do_not_multiply_those_of_the_crew() -> None:
+    found = []
+    fit(*train_part(), replace(QUICK, threads=2), lambda _: found.append(torch.get_num_threads()))
+    with ThreadPoolExecutor(1) as pool:
+        fit(
+            *train_part(),
+            replace(QUICK, threads=2),
+            lambda _: found.append(pool.submit(torch.get_num_threads).result()),
+        )
+    assert set(found) == {1}
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adagrad"])
+def test_both_optimisers_learn(optimiser: OptimiserName) -> None:
+    rate = {"adam": 0.01, "adagrad": 0.1}[optimiser]
+    settings = replace(QUICK, epochs=6, optimiser=optimiser, learning_rate=rate, momentum=0.1)
+    losses = []
+    fit(*train_part(), settings, lambda at: losses.append(at.loss))
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_training_leaves_torch_as_it_was() -> None:
@@ -69,9 +101,8 @@ def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
     noise = torch.Generator()
 
     def loss(chosen: list[int]) -> float:
-        batch = pack(pieces, np.array(chosen))
-        args = (network, network.tables, batch, None, None, None, 0.0, noise)
-        return batch_loss(*args).item()
+        given = draw(pack(pieces, np.array(chosen)), 12, None, np.random.default_rng(0))
+        return batch_loss(network, lookups(network, given), given, TrainSettings(), 0.0, noise)[0].item()
 
     transitions = pieces.length.tolist()
     alone = sum(loss([i]) * transitions[i] for i in range(4)) / sum(transitions)
@@ -81,24 +112,25 @@ def test_loss_of_a_batch_is_the_mean_of_its_sessions_alone() -> None:
 def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None:
     pieces = cut(sessions_of([0, 5, 5, 2], [3, 1], [7, 7, 9]), 20)
     network = new_network(EIGHT_WIDE, torch.Generator().manual_seed(1))
-    batch, noise = pack(pieces, np.arange(3)), torch.Generator()
+    batch, settings, noise = pack(pieces, np.arange(3)), TrainSettings(), torch.Generator()
     # So many draws that each of the twelve items is drawn for certain, hence with a log chance of zero.
     sampler = candidate_sampler(np.ones(12, np.int64), 0.25, draws=2_000, batch_transitions=6)
-    touched, candidates = touched_rows(network, batch, sampler, np.random.default_rng(0))
-    assert touched is not None
-    whole = network.embedding.clone().requires_grad_()
-    full = batch_loss(network, [whole], batch, None, None, None, 0.0, noise)
-    part = network.embedding[torch.from_numpy(touched)].requires_grad_()
-    sampled = batch_loss(network, [part], batch, touched, candidates, sampler, 0.0, noise)
-    torch.testing.assert_close(sampled, full)
-    torch.testing.assert_close(torch.autograd.grad(sampled, part)[0], torch.autograd.grad(full, whole)[0])
+    losses, gradients = [], []
+    for given in (draw(batch, 12, sampling, np.random.default_rng(0)) for sampling in (None, sampler)):
+        assert given.candidates == 12
+        looked_up = lookups(network, given)
+        losses.append(batch_loss(network, looked_up, given, settings, 0.0, noise)[0])
+        gradients.append(torch.autograd.grad(losses[-1], looked_up.values)[0])
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_only_touched_rows_move() -> None:
     sessions = sessions_of([0, 1, 2], [1, 2, 0])
     settings = replace(QUICK, full_softmax_items=1, negatives=1, negative_alpha=0.0, epochs=1)
-    noise = torch.Generator().manual_seed(settings.seed)
-    start = new_network(architecture_for(settings, 5_000), noise).embedding
+    start = new_network(
+        architecture_for(settings, 5_000), torch.Generator().manual_seed(settings.seed)
+    ).embedding
     end = fit(sessions, 5_000, settings, quiet).embedding
     moved = (start != end).any(1)
     assert moved[:3].all()
@@ -133,9 +165,51 @@ def test_progress_ends_at_the_total() -> None:
     assert reports[-1].loss < math.log(items)
 
 
-def test_divergence_is_reported() -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told() -> None:
+    with pytest.raises(DeviceError, match="--device cpu"):
+        fit(*train_part(), replace(QUICK, device="cuda"), quiet)
+
+
+@pytest.mark.parametrize(("temperature", "rate"), [(1e38, 0.01), (11.0, 1e30)], ids=["plain", "fused"])
+def test_divergence_is_reported(temperature: float, rate: float) -> None:
     with pytest.raises(DivergedError, match="lower the learning rate"):
-        fit(*train_part(), replace(QUICK, temperature=1e38), quiet)
+        fit(*train_part(), replace(QUICK, temperature=temperature, learning_rate=rate), quiet)
+
+
+def test_a_loss_that_explodes_but_stays_a_number_is_reported() -> None:
+    sessions, items = train_part()
+    good = fit(sessions, items, replace(QUICK, epochs=6), quiet)
+    with pytest.raises(DivergedError, match=r"in epoch 1, it began with [01]\."):
+        fit(sessions, items, replace(QUICK, learning_rate=1e4), quiet, start=good)
+
+
+def test_a_start_is_gone_on_from_and_left_as_it_is() -> None:
+    sessions, items = train_part()
+    good = fit(sessions, items, replace(QUICK, epochs=6), quiet)
+    before = {name: tensor.copy() for name, tensor in weights(good).items()}
+    losses: list[float] = []
+    more = fit(sessions, items, QUICK, lambda at: losses.append(at.loss), start=good)
+    assert losses[0] < 0.6 * math.log(items)
+    for name, tensor in weights(good).items():
+        np.testing.assert_array_equal(tensor, before[name])
+        assert not np.array_equal(weights(more)[name], tensor)
+
+
+def test_a_callback_may_end_it_early() -> None:
+    sessions, items = train_part()
+    ends: list[EpochEnd] = []
+
+    def stop_after_two(end: EpochEnd) -> None:
+        ends.append(end)
+        if end.epoch == 2:
+            raise StopTraining
+
+    long = replace(QUICK, epochs=50)
+    ended = fit(sessions, items, long, quiet, on_epoch=stop_after_two)
+    assert [(end.epoch, end.epochs) for end in ends] == [(1, 50), (2, 50)]
+    assert ends[1].losses == (ends[0].loss, ends[1].loss)
+    assert ended is ends[1].network
 
 
 def test_what_follows_from_the_log() -> None:
@@ -153,8 +227,16 @@ def test_what_follows_from_the_log() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"hidden_size": 0}, {"epochs": 0}, {"embedding_dropout": 1.0}, {"seed": -1}, {"learning_rate": -1.0}],
+    [
+        {"precision": "float16"},
+        {"optimiser": "sgd"},
+        {"hidden_size": 0},
+        {"epochs": 0},
+        {"embedding_dropout": 1.0},
+        {"seed": -1},
+        {"learning_rate": -1.0},
+    ],
 )
-def test_settings_that_cannot_work_are_refused(bad: dict[str, float]) -> None:
+def test_settings_that_cannot_work_are_refused(bad: dict[str, float | str]) -> None:
     with pytest.raises(ValueError, match="must be"):
         TrainSettings(**bad)  # type: ignore[arg-type]

@@ -1,0 +1,188 @@
+"""`make bench-training`: the default settings on the real click logs, one table, and last one JSON line.
+
+Every run is a process of its own, so that its peak memory is its own. Compilation of the kernels is done, and
+told apart, before the clock of the training starts. events/s: clicks that were an input with a target, over
+the wall time of the training loop alone.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+LOGS = ("rsc15_100k_ts", "yoochoose1_64", "diginetica")
+TELL_EVERY_S = 0.5
+
+Figures = dict[str, float]
+
+
+def main() -> int:
+    """Run all seeds on all logs that are there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--logs", nargs="+", default=list(LOGS), help="names of logs in the data folder")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per log, with the seeds 1, 2, …")
+    parser.add_argument("--threads", type=int, help="by default as in the settings")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the logs and their test sessions")
+    parser.add_argument("--child", nargs=2, metavar=("LOG", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child is not None:
+        log, seed = options.child
+        _write(one_run(options.data, log, int(seed), options.threads, _write))
+        return 0
+    console = Console(stderr=True)
+    there = [log for log in options.logs if _is_there(options.data, log, console)]
+    if not there:
+        console.print(f"[red]nothing was measured: no click log in {options.data}")
+        return 1
+    extra = [] if options.threads is None else ["--threads", str(options.threads)]
+    found = {}
+    with _bars(console) as bars:
+        for log in there:
+            command = [sys.executable, "-m", "tests.bench.training", "--data", str(options.data), *extra]
+            runs = [
+                _child([*command, "--child", log, str(seed)], f"{log}, seed {seed}", bars)
+                for seed in range(1, options.seeds + 1)
+            ]
+            found[log] = summary(runs)
+    console.print(_table(found))
+    sys.stdout.write(orjson.dumps(found).decode() + "\n")
+    return 0
+
+
+def one_run(
+    folder: Path, log: str, seed: int, threads: int | None, tell: Callable[[Figures], None]
+) -> Figures:
+    """Read, train, evaluate; runs in the child."""
+    import torch
+
+    from training.fused import warm_up
+    from training.log_file import read_click_log, read_test_sessions
+    from training.precision import low_precision
+    from training.progress import Progress as At
+    from training.sessions import TestSessions
+    from training.settings import TrainSettings
+    from training.train import train
+
+    settings = TrainSettings(seed=seed) if threads is None else TrainSettings(seed=seed, threads=threads)
+    now_ms = time.time_ns() // 1_000_000
+    started_s = time.perf_counter()
+    loaded = read_click_log(folder / f"{log}.tsv.gz", now_ms)
+    rule = TestSessions(read_test_sessions(folder / f"{log}.test_sessions.txt"))
+    reading_s = time.perf_counter() - started_s
+    compiling_s = warm_up(settings, low_precision(settings))
+    fit_s = evaluate_s = told_s = 0.0
+
+    def report(at: At) -> None:
+        nonlocal fit_s, evaluate_s, told_s
+        now_s = time.perf_counter()
+        if at.stage == "fit":
+            fit_s = now_s
+        elif at.stage == "evaluate":
+            evaluate_s = now_s
+        if now_s - told_s > TELL_EVERY_S:
+            told_s = now_s
+            tell({"done": at.done, "total": at.total})
+
+    with tempfile.TemporaryDirectory() as store:
+        result = train(loaded, rule, settings, Path(store), now_ms, report)
+    recall, targets = result.model.recall[20], result.model.targets
+    return {
+        "recall@20": recall,
+        "mrr@20": result.model.mrr[20],
+        "train_events_per_s": result.train_events_per_s,
+        "seconds": result.seconds,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "recall_error": (recall * (1 - recall) / targets) ** 0.5,
+        "reading_s": reading_s,
+        "compiling_s": compiling_s,
+        "evaluation_s": evaluate_s - fit_s,
+        "bfloat16": float(low_precision(settings) == torch.bfloat16),
+    }
+
+
+def summary(runs: list[Figures]) -> Figures:
+    """Means over the runs, peak memory the largest, and the spread of what depends on the seed."""
+    found = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
+    found["peak_rss_mb"] = max(run["peak_rss_mb"] for run in runs)
+    for name in ("recall@20", "mrr@20", "train_events_per_s"):
+        found[f"{name}_std"] = statistics.stdev(run[name] for run in runs) if len(runs) > 1 else 0.0
+    found = {name: round(value, 5 if value < 1 else 1) for name, value in found.items()}
+    return {**found, "seeds": len(runs)}
+
+
+def _is_there(folder: Path, log: str, console: Console) -> bool:
+    for name in (f"{log}.tsv.gz", f"{log}.test_sessions.txt"):
+        if not (folder / name).is_file():
+            console.print(f"[yellow]{log} is left out: there is no {folder / name}")
+            return False
+    return True
+
+
+def _child(command: list[str], title: str, bars: Progress) -> Figures:
+    """Run a child to its end and pass its progress on; its last line is the result."""
+    bar = bars.add_task(title, total=None)
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
+        figures = _follow(child.stdout or (), bars, bar)
+    if child.returncode != 0 or "recall@20" not in figures:
+        raise SystemExit(f"{title}: the run failed")
+    speed = f"{figures['train_events_per_s']:,.0f} events/s"
+    scores = f"{figures['recall@20']:.4f} / {figures['mrr@20']:.4f}"
+    bars.update(bar, total=1, completed=1, description=f"{title}: {scores}, {speed}")
+    return figures
+
+
+def _follow(lines: Iterable[bytes], bars: Progress, bar: Any) -> Figures:
+    figures: Figures = {}
+    for line in lines:
+        figures = orjson.loads(line)
+        if "total" in figures:
+            bars.update(bar, total=figures["total"], completed=figures["done"])
+    return figures
+
+
+def _write(figures: Figures) -> None:
+    sys.stdout.write(orjson.dumps(figures).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def _table(found: dict[str, Figures]) -> Table:
+    table = Table(title="training, default settings: mean ± spread over seeds [error of sampling]")
+    names = ("recall@20", "MRR@20", "events/s", "training s", "reading s", "evaluation s", "peak RSS, MB")
+    table.add_column("log")
+    for name in names:
+        table.add_column(name, justify="right")
+    for log, at in found.items():
+        table.add_row(
+            log,
+            f"{at['recall@20']:.4f} ± {at['recall@20_std']:.4f} [{at['recall_error']:.4f}]",
+            f"{at['mrr@20']:.4f} ± {at['mrr@20_std']:.4f}",
+            f"{at['train_events_per_s']:,.0f} ± {at['train_events_per_s_std']:,.0f}",
+            f"{at['seconds'] - at['evaluation_s']:.1f}",
+            f"{at['reading_s']:.1f}",
+            f"{at['evaluation_s']:.1f}",
+            f"{at['peak_rss_mb']:,.0f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What the kernels are made of: exp, sigmoid, bfloat16; and the order of what is drawn ahead."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from training.crew import Crew
+from training.draws import ahead
+from training.kernels import exp, kernel, narrow, sigmoid, widen
+from training.precision import low_precision
+from training.settings import TrainSettings
+from training.workspace import Workspace
+
+
+@kernel
+def exps(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """exp of each."""
+    for i in range(len(x)):
+        out[i] = exp(x[i])
+
+
+@kernel
+def sigmoids(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """sigmoid of each."""
+    for i in range(len(x)):
+        out[i] = sigmoid(x[i])
+
+
+@kernel
+def there_and_back(x: NDArray[np.float32], low: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """Narrow and widen again."""
+    for i in range(len(x)):
+        low[i] = narrow(x[i], low)
+        out[i] = widen(low[i])
+
+
+def test_exp_and_sigmoid() -> None:
+    x = np.linspace(-87, 87, 10_001).astype(np.float32)
+    out = np.empty_like(x)
+    exps(x, out)
+    np.testing.assert_allclose(out, np.exp(x.astype(float)), rtol=1e-5)
+    sigmoids(x, out)
+    np.testing.assert_allclose(out, 1 / (1 + np.exp(-x.astype(float))), rtol=2e-5)
+
+
+def test_exp_beyond_its_range_is_held_at_the_end() -> None:
+    x, out = np.array([-1e30, -100, 100, 1e30], np.float32), np.empty(4, np.float32)
+    exps(x, out)
+    assert (out[:2] < 1e-37).all()
+    assert (out[2:] > 1e37).all()
+    assert np.isfinite(out).all()
+
+
+def test_bfloat16_is_that_of_torch() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=1_000), [0.0, 1.01171875, 3e38, -1e-30]]).astype(np.float32)
+    low, out = np.empty(len(x), np.uint16), np.empty_like(x)
+    there_and_back(x, low, out)
+    expected = torch.from_numpy(x).bfloat16()
+    np.testing.assert_array_equal(low, expected.view(torch.uint16).numpy())
+    np.testing.assert_array_equal(out, expected.float().numpy())
+    there_and_back(x, np.empty_like(x), out)
+    np.testing.assert_array_equal(out, x)
+
+
+def test_a_buffer_is_one_memory_for_both_and_is_used_again() -> None:
+    work = Workspace(torch.bfloat16)
+    low = work.low("a", 2, 3)
+    low.tensor.fill_(1.0)
+    assert low.array.tolist() == [[0x3F80] * 3] * 2
+    assert work.low("a", 3, 2).array.tolist() == [[0x3F80] * 2] * 3
+    assert not work.low("a", 4, 4).array.any()
+
+
+def test_precision_asked_for_is_taken() -> None:
+    assert low_precision(TrainSettings(precision="float32")) == torch.float32
+    assert low_precision(TrainSettings(precision="bfloat16")) == torch.bfloat16
+    assert low_precision(TrainSettings()) == low_precision(TrainSettings())
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_crew_runs_everything_and_raises(threads: int) -> None:
+    crew, done = Crew(threads), []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    crew.run([lambda i=i: done.append(i) for i in range(5)])  # type: ignore[misc]
+    assert sorted(done) == [0, 1, 2, 3, 4]
+    for tasks in ([fail, lambda: None], [lambda: None, fail]):
+        with pytest.raises(ZeroDivisionError):
+            crew.run(tasks)
+    crew.close()
+
+
+def test_ahead_keeps_the_order_and_passes_failures_on() -> None:
+    def values() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise KeyError("three")
+
+    assert list(ahead(iter(range(5)))) == [0, 1, 2, 3, 4]
+    got = ahead(values())
+    assert [next(got), next(got)] == [1, 2]
+    with pytest.raises(KeyError):
+        next(got)

@@ -1,0 +1,38 @@
+"""Every loss and both ways to batch learn what there is to learn, and beat popularity."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.logs import NOW_MS, habit_log
+from training.progress import silent
+from training.sessions import TestShare
+from training.settings import LossName, TrainSettings
+from training.train import train
+
+
+@pytest.mark.parametrize("full_softmax_items", [6_000, 20])
+@pytest.mark.parametrize("loss", ["cross_entropy", "top1", "bpr", "top1_max", "bpr_max"])
+def test_every_loss_learns_the_habit(loss: LossName, full_softmax_items: int, tmp_path: Path) -> None:
+    settings = TrainSettings(
+        hidden_size=24,
+        epochs=6,
+        batch_transitions=64,
+        embedding_dropout=0.1,
+        loss=loss,
+        bpreg=0.01,
+        full_softmax_items=full_softmax_items,
+        negatives=30,
+    )
+    result = train(habit_log(), TestShare(0.2), settings, tmp_path, NOW_MS, silent)
+    assert result.popularity.recall[20] < 0.5
+    assert result.model.recall[20] > 0.75  # four of five clicks follow the habit
+
+
+def test_session_parallel_batches_learn_the_habit(tmp_path: Path) -> None:
+    settings = TrainSettings(
+        hidden_size=24, epochs=6, batching="session_parallel", parallel_sessions=32, embedding_dropout=0.1
+    )
+    result = train(habit_log(), TestShare(0.2), settings, tmp_path, NOW_MS, silent)
+    assert result.model.recall[20] > 0.75
+    assert result.model.mrr[20] > 2 * result.popularity.mrr[20]

@@ -1,0 +1,200 @@
+"""One training step of the default model by hand: GRU, cosine scores, softmax cross-entropy, row updates.
+
+It computes what autograd computes from `training.plain` (a test holds the two together), with fewer passes
+over memory: products by torch, everything between them fused by numba, no block of scores read more often
+than it has to be. The products over the catalogue may be in bfloat16; sums, softmax, cell, moments and
+weights are float32.
+
+Every batch is dealt out to a fixed number of parts, each worked on by one thread, and what they found is
+added in a fixed order: the number of threads changes how long a step takes, never what comes out.
+
+n transitions of a part, N of the batch, C candidates, R touched rows, V items, H hidden size. A name of the
+form `…_gradient` is ∂loss/∂….
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.batches import Batch
+from training.crew import Crew
+from training.deal import Dealt, deal
+from training.draws import Draw, draw
+from training.fused_part import CANDIDATES_PAD, SIZE_PAD, PartWorker, Shared, Weights, round_up
+from training.kernels_loss import offsets, unit_rows
+from training.kernels_rows import step_rows, update_rows
+from training.network import Network, new_network
+from training.optimiser import Optimiser, new_optimiser
+from training.settings import TrainSettings, architecture_for
+from training.workspace import Workspace
+
+MIN_PARTS = 2
+"""A batch is dealt to two parts also where one thread does both: one and two threads give the same bytes."""
+
+MAX_TEMPERATURE = 40.0
+"""Scores span twice the temperature, and e^±80 is what a float32 holds."""
+
+
+def can_be_fused(settings: TrainSettings) -> bool:
+    """Whether the fused step computes what these settings ask for; if not, `training.plain` does."""
+    return (
+        settings.device == "cpu"
+        and settings.temperature <= MAX_TEMPERATURE
+        and (settings.loss, settings.logq, settings.batching) == ("cross_entropy", True, "sessions")
+        and settings.hidden_dropout == 0
+        and (settings.cell, settings.layers, settings.item_embedding) == ("gru", 1, "shared")
+        and (settings.score, settings.last_click_query) == ("cosine", True)
+    )
+
+
+class FusedStep:
+    """Steps of one training. `close` lets its threads go."""
+
+    def __init__(
+        self,
+        network: Network,
+        embedding_optimiser: Optimiser,
+        dense_optimisers: list[Optimiser],
+        settings: TrainSettings,
+        dropout: float,
+        low: torch.dtype,
+    ) -> None:
+        """Prepare buffers and threads.
+
+        Args:
+            network: updated in place.
+            embedding_optimiser: of its embedding.
+            dense_optimisers: of its other parameters, in the order of `Network.dense`.
+            settings: of the default cell and loss, with a temperature of at most `MAX_TEMPERATURE`.
+            dropout: probability to drop an entry of an input.
+            low: torch.bfloat16 or torch.float32, for the products over the catalogue.
+        """
+        self._model = Weights(network.embedding.detach(), *(p.detach() for p in network.dense))
+        self._embedding_optimiser, self._dense_optimisers = embedding_optimiser, dense_optimisers
+        self._temperature = settings.temperature
+        self._parts = max(MIN_PARTS, settings.threads)
+        self._padded = low == torch.bfloat16
+        self._workspace = Workspace(low)
+        self._workers = [
+            PartWorker(self._model, settings.temperature, dropout, low) for _ in range(self._parts)
+        ]
+        self._crew = Crew(min(settings.threads, self._parts))
+
+    def prepare(self, draw: Draw) -> Dealt:
+        """The part of a step that can be done ahead of it."""
+        return deal(draw, self._parts)
+
+    def __call__(self, dealt: Dealt, learning_rate: float) -> float:
+        """Learn from a batch; returns its loss."""
+        shared = self._shared(dealt)
+        self._crew.run(
+            [
+                partial(
+                    unit_rows,
+                    self._model.embedding.numpy(),
+                    dealt.draw.touched,
+                    begin,
+                    end,
+                    shared.items.array,
+                )
+                for begin, end in _halves(dealt.draw.candidates, self._parts)
+            ]
+        )
+        workers = self._workers[: len(dealt.parts)]
+        self._crew.run([partial(worker.learn, shared, place) for place, worker in enumerate(workers)])
+        self._update(shared, [worker.gradients for worker in workers], learning_rate)
+        return float(shared.loss.array.sum())
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What is carried from step to step beside weights and moments: nothing."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave."""
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._crew.close()
+
+    def _shared(self, dealt: Dealt) -> Shared:
+        transitions, size = len(dealt.inputs), self._model.embedding.shape[1]
+        candidates, parts, work = dealt.draw.candidates, len(dealt.parts), self._workspace
+        if self._padded:
+            candidates, padded_size = round_up(candidates, CANDIDATES_PAD), round_up(size, SIZE_PAD)
+        else:
+            padded_size = size
+        return Shared(
+            dealt,
+            items=work.low("items", candidates, padded_size),
+            offset=offsets(dealt.draw.log_chance, self._temperature),
+            items_gradient=work.low("items_gradient", parts, candidates, padded_size),
+            inputs_gradient=work.floats("inputs_gradient", transitions, size),
+            query=work.floats("query", transitions, size),
+            pull=work.floats("pull", transitions),
+            loss=work.floats("loss", parts),
+        )
+
+    def _update(self, shared: Shared, gradients: list[list[Tensor]], learning_rate: float) -> None:
+        """Step all parameters: the embedding by touched rows, each thread some, the others as a whole."""
+        dealt, draw, optimiser = shared.dealt, shared.dealt.draw, self._embedding_optimiser
+        constants = optimiser.begin_step(learning_rate)
+
+        def rows(begin: int, end: int) -> None:
+            update_rows(
+                *(t.numpy() for t in (optimiser.parameter, optimiser.first, optimiser.second)),
+                draw.touched,
+                draw.candidates,
+                begin,
+                end,
+                shared.items_gradient.array,
+                dealt.by_target.starts,
+                dealt.by_target.order,
+                shared.pull.array,
+                shared.query.array,
+                dealt.by_input.starts,
+                dealt.by_input.order,
+                shared.inputs_gradient.array,
+                optimiser.kind,
+                constants,
+            )
+
+        spans = _halves(len(draw.touched), self._parts)
+        self._crew.run([partial(rows, begin, end) for begin, end in spans])
+        for index, dense in enumerate(self._dense_optimisers):
+            gradient = gradients[0][index]
+            for more in gradients[1:]:
+                gradient += more[index]
+            constants = dense.begin_step(learning_rate)
+            tensors = (dense.parameter, dense.first, dense.second, gradient)
+            step_rows(*(t.view(len(t), -1).numpy() for t in tensors), dense.kind, constants)
+
+
+def warm_up(settings: TrainSettings, low: torch.dtype) -> float:
+    """Compile what is not compiled yet, by one step of a tiny training; returns the seconds it took.
+
+    Some 20 s the first time after an installation, a fraction of a second when the kernels lie on disk.
+    """
+    started_s = time.perf_counter()
+    tiny = replace(settings, hidden_size=4, threads=1)
+    network = new_network(architecture_for(tiny, items=4), torch.Generator().manual_seed(0))
+    embedding, *dense = (new_optimiser(tiny, tensor) for tensor in (network.embedding, *network.dense))
+    clicks = np.arange(3)
+    batch = Batch(clicks, clicks + 1, np.ones(3, np.float32), [2, 1])
+    with closing(FusedStep(network, embedding, dense, tiny, 0.5, low)) as step:
+        step(step.prepare(draw(batch, 4, None, np.random.default_rng(0))), 0.0)
+    return time.perf_counter() - started_s
+
+
+def _halves(count: int, parts: int) -> list[tuple[int, int]]:
+    """Begin and end of so many equal spans of `count`."""
+    edges = [count * part // parts for part in range(parts + 1)]
+    return list(pairwise(edges))

@@ -1,0 +1,204 @@
+"""Forward and backward of one part of a batch by hand, for `training.fused`; its names and shapes are used.
+
+GRU over packed sessions, cosine scores against the candidates, softmax cross-entropy, and back.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.deal import Dealt, Part
+from training.kernels_cell import gates_backward, gates_forward
+from training.kernels_loss import ask, query_gradient, softmax_rows
+from training.kernels_rows import gather_inputs
+from training.workspace import Buffer, Workspace
+
+GATES = 3
+
+ROWS_PAD, CANDIDATES_PAD, SIZE_PAD = 32, 256, 32
+"""bfloat16 products are padded to multiples of these. The matrix units work on tiles of 16 by 32 (a width of
+128 instead of 100 takes less time, not more), and a product of a new shape costs its compilation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Detached views of what is trained."""
+
+    embedding: Tensor  # [V, H]
+    w_ih: Tensor  # [3H, H]
+    w_hh: Tensor  # [3H, H]
+    b_ih: Tensor  # [3H]
+    b_hh: Tensor  # [3H]
+    query_hidden: Tensor  # [H, H]
+    query_item: Tensor  # [H, H]
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What the parts of a step read together, and where each writes its rows."""
+
+    dealt: Dealt
+    items: Buffer  # low [C padded, H padded], unit vectors of the candidates
+    offset: NDArray[np.float32]  # [C], see `kernels_loss.offsets`
+    items_gradient: Buffer  # low [parts, C padded, H padded], without what positives got
+    inputs_gradient: Buffer  # [N, H]
+    query: Buffer  # [N, H]
+    pull: Buffer  # [N]
+    loss: Buffer  # [parts]
+
+
+class PartWorker:
+    """Forward and backward of one part, in buffers of its own."""
+
+    def __init__(self, model: Weights, temperature: float, dropout: float, low: torch.dtype) -> None:
+        self._model, self._temperature, self._dropout = model, temperature, dropout
+        self._padded = low == torch.bfloat16
+        self._work = Workspace(low)
+        self.gradients = [torch.zeros_like(p) for p in list(vars(model).values())[1:]]
+        """Of everything but the embedding, in the order of `Network.dense`."""
+
+    def learn(self, shared: Shared, place: int) -> None:
+        """Find the gradients of this part: rows in `shared`, the rest in `gradients`."""
+        part = shared.dealt.parts[place]
+        x, keep = self._inputs(shared.dealt, part, place)  # [n, H]
+        gates, from_state, before, states = self._forward(part, x)
+        asked_gradient = self._loss(shared, place, x, states)  # [n, H]
+        query_hidden, query_item = self._model.query_hidden, self._model.query_item
+        torch.mm(asked_gradient.t(), states, out=self.gradients[4])
+        torch.mm(asked_gradient.t(), x, out=self.gradients[5])
+        states_gradient = self._work.floats("states_gradient", *x.shape)
+        torch.mm(asked_gradient, query_hidden, out=states_gradient.tensor)
+        x_gradient = shared.inputs_gradient.tensor[part.begin : part.end]
+        torch.mm(asked_gradient, query_item, out=x_gradient)
+        self._backward(part, gates, from_state, before, states_gradient)
+        first = part.active[0]  # nothing comes from the state before a first click, but for its bias
+        torch.mm(gates.tensor.t(), x, out=self.gradients[0])
+        torch.mm(from_state.tensor[first:].t(), before.tensor[first:], out=self.gradients[1])
+        torch.sum(gates.tensor, 0, out=self.gradients[2])
+        torch.sum(from_state.tensor, 0, out=self.gradients[3])
+        x_gradient.addmm_(gates.tensor, self._model.w_ih).mul_(keep)
+
+    def _inputs(self, dealt: Dealt, part: Part, place: int) -> tuple[Tensor, Tensor]:
+        """What is clicked, with entries dropped, and what it was multiplied with; both [n, H]."""
+        shape = part.end - part.begin, self._model.embedding.shape[1]
+        x, keep = self._work.floats("x", *shape), self._work.floats("keep", *shape)
+        rows = dealt.inputs[part.begin : part.end]
+        embedding, seed = self._model.embedding.numpy(), dealt.draw.seed + place
+        gather_inputs(embedding, rows, self._dropout, seed, x.array, keep.array)
+        return x.tensor, keep.tensor
+
+    def _forward(self, part: Part, x: Tensor) -> tuple[Buffer, Buffer, Buffer, Tensor]:
+        """Gates (r, z, n) [n, 3H], W_hh·h + b_hh [n, 3H], states before and after each click [n, H]."""
+        count, size = x.shape
+        model, work = self._model, self._work
+        gates = work.floats("gates", count, GATES * size)
+        from_state = work.floats("from_state", count, GATES * size)
+        before, states = work.floats("before", count, size), work.floats("states", count, size)
+        torch.addmm(model.b_ih, x, model.w_ih.t(), out=gates.tensor)
+        w_hh, begin, came_from = model.w_hh.t(), 0, 0
+        for step, sessions in enumerate(part.active):
+            end = begin + sessions
+            if step == 0:
+                before.array[:end] = 0
+                from_state.tensor[:end] = model.b_hh
+            else:
+                before.array[begin:end] = states.array[came_from : came_from + sessions]
+                torch.addmm(model.b_hh, before.tensor[begin:end], w_hh, out=from_state.tensor[begin:end])
+            gates_forward(
+                gates.array[begin:end],
+                from_state.array[begin:end],
+                before.array[begin:end],
+                states.array[begin:end],
+            )
+            begin, came_from = end, begin
+        return gates, from_state, before, states.tensor
+
+    def _backward(
+        self, part: Part, gates: Buffer, from_state: Buffer, before: Buffer, states_gradient: Buffer
+    ) -> None:
+        """Back through time; `gates` and `from_state` become their gradients."""
+        nowhere = self._work.floats("nowhere", part.active[0], before.array.shape[1]).array
+        end = part.end - part.begin
+        for step in range(len(part.active) - 1, -1, -1):
+            sessions = part.active[step]
+            begin = end - sessions
+            came_from = begin - part.active[step - 1]
+            gates_backward(
+                gates.array[begin:end],
+                from_state.array[begin:end],
+                before.array[begin:end],
+                states_gradient.array[begin:end],
+                states_gradient.array[came_from : came_from + sessions] if step else nowhere,
+            )
+            if step:
+                earlier = states_gradient.tensor[came_from : came_from + sessions]
+                earlier.addmm_(from_state.tensor[begin:end], self._model.w_hh)
+            end = begin
+
+    def _loss(self, shared: Shared, place: int, x: Tensor, states: Tensor) -> Tensor:
+        """Loss and gradient of the scores; returns ∂loss/∂(A·h + B·e_last) [n, H]."""
+        dealt, part, work, temperature = (
+            shared.dealt,
+            shared.dealt.parts[place],
+            self._work,
+            self._temperature,
+        )
+        mine = slice(part.begin, part.end)
+        count, size = x.shape
+        rows = round_up(count, ROWS_PAD) if self._padded else count
+        candidates, width = shared.items.array.shape
+        asked = work.floats("asked", count, size)
+        stretch, positive_score = work.floats("stretch", count), work.floats("positive_score", count)
+        positive, share = work.floats("positive", count, size), work.floats("share", count)
+        low_query, scaled = work.low("low_query", rows, width), work.low("scaled", rows, width)
+        block, mixed = work.low("block", rows, candidates), work.low("mixed", rows, width)
+        query, pull = shared.query.array[mine], shared.pull.array[mine]
+
+        torch.mm(states, self._model.query_hidden.t(), out=asked.tensor)
+        asked.tensor.addmm_(x, self._model.query_item.t())
+        ask(
+            asked.array,
+            temperature,
+            self._model.embedding.numpy(),
+            dealt.targets[mine],
+            query,
+            low_query.array,
+            stretch.array,
+            positive.array,
+            positive_score.array,
+        )
+        torch.mm(low_query.tensor, shared.items.tensor.t(), out=block.tensor)
+        shared.loss.array[place] = softmax_rows(
+            block.array,
+            shared.offset,
+            dealt.columns[mine],
+            positive_score.array,
+            dealt.weights[mine],
+            temperature,
+            query,
+            pull,
+            share.array,
+            scaled.array,
+        )
+        torch.mm(block.tensor, shared.items.tensor, out=mixed.tensor)
+        torch.mm(block.tensor.t(), scaled.tensor, out=shared.items_gradient.tensor[place])
+        gradient = work.floats("asked_gradient", count, size)
+        query_gradient(
+            mixed.array,
+            share.array,
+            pull,
+            positive.array,
+            query,
+            stretch.array,
+            temperature,
+            gradient.array,
+        )
+        return gradient.tensor
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-number // multiple) * multiple

@@ -1,0 +1,74 @@
+"""How far a training is, how fast, and whether it still makes sense."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from training.checkpoint import Position
+from training.errors import DivergedError
+
+REPORT_EVERY_STEPS = 10
+EXPLODED = 1.5
+"""A mean loss of more than so many times the first step's, and 1 more, is far worse than guessing: stop."""
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Where it is: `events` of `events_total` transitions learned; mean loss since the last report."""
+
+    epoch: int
+    epochs: int
+    events: int
+    events_total: int
+    loss: float
+    events_per_s: float
+
+
+class Meter:
+    """Counts what is learned, reports it, and stops a training that goes wrong."""
+
+    def __init__(
+        self, at: Position, epochs: int, events_total: int, report: Callable[[FitProgress], None]
+    ) -> None:
+        self._at, self._epochs, self._events_total, self._report = at, epochs, events_total, report
+        self._loss_sum, self._events, self._steps = 0.0, 0, 0  # since the last report
+        self._learned_before, self._seconds_before = at.learned, at.seconds
+        self._started_s = time.perf_counter()
+
+    def add(self, loss: float, events: int) -> None:
+        """Count a step."""
+        at = self._at
+        if at.first_loss is None:
+            at.first_loss = loss
+        at.batches, at.learned = at.batches + 1, at.learned + events
+        at.loss_sum, at.loss_events = at.loss_sum + loss * events, at.loss_events + events
+        at.seconds = self._seconds_before + time.perf_counter() - self._started_s
+        self._loss_sum, self._events = self._loss_sum + loss * events, self._events + events
+        self._steps += 1
+        if self._steps == REPORT_EVERY_STEPS or at.learned == self._events_total:
+            self.check()
+            self._pass_on()
+
+    def check(self) -> None:
+        """Look at the mean loss since the last report.
+
+        Raises:
+            DivergedError: it is no number, or has exploded.
+        """
+        if not self._events:
+            return
+        loss, first = self._loss_sum / self._events, self._at.first_loss or 0.0
+        if not math.isfinite(loss) or loss > EXPLODED * first + 1:
+            raise DivergedError(
+                f"the loss is {loss:.4g} in epoch {self._at.epoch}, it began with {first:.4g}:"
+                " lower the learning rate"
+            )
+
+    def _pass_on(self) -> None:
+        at = self._at
+        speed = (at.learned - self._learned_before) / (at.seconds - self._seconds_before)
+        loss = self._loss_sum / self._events
+        self._loss_sum, self._events, self._steps = 0.0, 0, 0
+        progress = FitProgress(at.epoch, self._epochs, at.learned, self._events_total, loss, speed)
+        self._report(progress)

@@ -1,0 +1,244 @@
+"""Going on from an older model: what it knows, the new sessions, and a sample of the old ones.
+
+The idea is that of ADER (Mi, Lin & Faltings, RecSys 2020, arXiv 2007.12000): a model that is trained on new
+clicks alone forgets, unless a bounded sample of the older ones, the exemplars, is replayed beside them. Taken
+from it: the number of exemplars of an item is proportional to how often the item was a label. Left out, on
+purpose: herding (it costs a pass of the old model over all old sessions; here chance decides within an item)
+and the distillation loss (the old model's scores of the whole catalogue for every exemplar). An exemplar here
+is a whole session, because the trainer learns all steps of a session at once; its label is the last item.
+
+What was measured: `python -m tests.bench.warm_start`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from schemas.model_artefact import Artefact
+from schemas.model_manifest import Architecture, ModelManifest
+from training.errors import WarmStartError
+from training.network import Network, new_network, parameters
+from training.sessions import UNKNOWN, Sessions, rows_in
+from training.settings import (
+    TrainSettings,
+    architecture_for,
+    batch_transitions_for,
+    embedding_dropout_for,
+    epochs_for,
+)
+
+TRAINED_UNTIL_MS = "trained_until_ms"
+"""Hyperparameter of the manifest: time of the last click that the model has learned. The log that it came
+from goes further, by the part that tested it, and those clicks are still to be learned."""
+
+
+@dataclass(frozen=True)
+class WarmStartSettings:
+    """How a model is gone on with; the reason stands beside each default."""
+
+    exemplars_per_new_session: float = 1.0
+    """Old sessions beside each new one."""
+    max_exemplars: int = 1_000_000
+    """Bound of the above, some 5 million clicks."""
+    epochs_share: float = 0.5
+    """Of the passes that training from nothing would make, at least two."""
+    rate_share: float = 0.5
+    """Of the peak learning rate: what is known must not be washed out."""
+    since_ms: int | None = None
+    """Sessions that end after this are new; None asks the model."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if self.exemplars_per_new_session < 0 or self.max_exemplars < 0:
+            raise ValueError("the number of exemplars must be at least 0")
+        for name in ("epochs_share", "rate_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class WarmStart:
+    """Where training begins.
+
+    Attributes:
+        network: of the vocabulary of the new model.
+        sessions: to train on, oldest first: exemplars and new ones.
+        settings: for `fit`, nothing left open.
+        new_sessions, exemplars: how many there are of each.
+        known_items, forgotten_items: of the new vocabulary, known to the old model; of the old one, left out.
+    """
+
+    network: Network
+    sessions: Sessions
+    settings: TrainSettings
+    new_sessions: int
+    exemplars: int
+    known_items: int
+    forgotten_items: int
+
+
+def warm_start(
+    old: Artefact,
+    sessions: Sessions,
+    item_ids: list[str],
+    settings: TrainSettings,
+    warm: WarmStartSettings,
+) -> WarmStart:
+    """Prepare to go on from `old`.
+
+    Args:
+        old: the model.
+        sessions: training sessions old and new, oldest first; item indices are rows of `item_ids`.
+        item_ids: the vocabulary of the new model.
+        settings: as for a training from nothing.
+        warm: see there.
+
+    Raises:
+        WarmStartError: the old model is of another architecture, knows no item, or no session is new.
+    """
+    check_architecture(old.manifest.architecture, settings)
+    since_ms = trained_until_ms(old.manifest) if warm.since_ms is None else warm.since_ms
+    new = sessions.last_ms > since_ms
+    if not new.any():
+        raise WarmStartError(
+            f"no training session ends after {since_ms} (ms since the epoch), where the clicks that"
+            f" {old.manifest.model_version} has learned end: nothing is new. See --new-since"
+        )
+    rows = rows_in(item_ids, old.items)
+    known = int((rows != UNKNOWN).sum())
+    if not known:
+        raise WarmStartError(f"{old.manifest.model_version} knows none of these items: is it of this shop?")
+    rng = np.random.default_rng(settings.seed)
+    wanted = min(warm.max_exemplars, round(warm.exemplars_per_new_session * int(new.sum())))
+    exemplars = choose_exemplars(sessions, np.flatnonzero(~new), wanted, rng)
+    chosen = sessions.take(np.sort(np.concatenate([exemplars, np.flatnonzero(new)])))
+    fresh = sessions.take(np.flatnonzero(new))
+    return WarmStart(
+        network=warm_network(old.tensors, rows, fresh, settings),
+        sessions=chosen,
+        settings=warm_settings(settings, warm, sessions),
+        new_sessions=len(fresh),
+        exemplars=len(exemplars),
+        known_items=known,
+        forgotten_items=len(old.items) - known,
+    )
+
+
+def check_architecture(old: Architecture, settings: TrainSettings) -> None:
+    """Refuse a model whose weights do not fit.
+
+    Raises:
+        WarmStartError: see there.
+    """
+    asked = architecture_for(settings, old.items)
+    odd = [
+        f"{name} {getattr(old, name)}, not {getattr(asked, name)}"
+        for name in Architecture.__struct_fields__
+        if getattr(old, name) != getattr(asked, name)
+    ]
+    if odd:
+        raise WarmStartError(
+            f"the model to start from has {' and '.join(odd)}: say the same, or train without --from"
+        )
+
+
+def trained_until_ms(manifest: ModelManifest) -> int:
+    """Time of the last click that a model has learned; of the last in its log where it does not say."""
+    return int(manifest.hyperparameters.get(TRAINED_UNTIL_MS, manifest.training_data.last_timestamp_ms))
+
+
+def warm_settings(settings: TrainSettings, warm: WarmStartSettings, sessions: Sessions) -> TrainSettings:
+    """Fewer passes at a lower rate; all else as for the whole log, which the old model was trained on."""
+    clicks = len(sessions.items)
+    passes = settings.epochs or max(2, round(warm.epochs_share * epochs_for(settings, sessions.transitions)))
+    return replace(
+        settings,
+        epochs=passes,
+        learning_rate=settings.learning_rate * warm.rate_share,
+        batch_transitions=batch_transitions_for(settings, clicks),
+        embedding_dropout=embedding_dropout_for(settings, clicks),
+    )
+
+
+def choose_exemplars(
+    sessions: Sessions, old: NDArray[np.int64], wanted: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Choose old sessions to replay, for each last item in proportion to how many end with it.
+
+    Args:
+        sessions: all.
+        old: int64, indices of those to choose from.
+        wanted: at most so many are chosen.
+        rng: decides which ones of an item.
+
+    Returns:
+        int64, distinct indices, in no order.
+    """
+    if wanted >= len(old):
+        return old
+    shuffled = rng.permutation(old)
+    label = sessions.items[sessions.starts[1:][shuffled] - 1]
+    by_label = shuffled[np.argsort(label, kind="stable")]
+    # Evenly spaced places in a list sorted by label: each label gets its share, rounded up or down.
+    places = ((np.arange(wanted) + rng.random()) * len(old) / max(1, wanted)).astype(np.int64)
+    return by_label[places]
+
+
+@torch.no_grad()
+def warm_network(
+    old: Mapping[str, NDArray[np.float32]],
+    rows: NDArray[np.int32],
+    sessions: Sessions,
+    settings: TrainSettings,
+) -> Network:
+    """Weights to begin with: the old ones; a new item begins as a mean of its neighbours, else at random.
+
+    Args:
+        old: tensors of the old model.
+        rows: int32 [V], the old model's row of each item, or `UNKNOWN`.
+        sessions: to find the neighbours of new items in.
+        settings: of the old model's architecture.
+    """
+    network = new_network(architecture_for(settings, len(rows)), Generator().manual_seed(settings.seed))
+    for name, parameter in parameters(network).items():
+        if "embedding" in name:
+            fill_rows(parameter, torch.from_numpy(old[name]), rows, sessions)
+        else:
+            parameter.copy_(torch.from_numpy(old[name]))
+    return network
+
+
+def fill_rows(table: Tensor, old: Tensor, rows: NDArray[np.int32], sessions: Sessions) -> None:
+    """Fill the rows of an item table [V, H] in place; rows without a known neighbour stay as they are.
+
+    A new item takes the mean of the known items clicked just before or after it, once per click, scaled to
+    the old table's typical length; a tenth of its random start stays in, to tell apart what has the same
+    neighbours.
+    """
+    known = rows != UNKNOWN
+    table[torch.from_numpy(known)] = old[torch.from_numpy(rows[known])]
+    new, neighbour = neighbours(sessions, known)
+    if not len(new):
+        return
+    place = np.cumsum(~known) - 1  # of each new item among the new ones
+    sums = torch.zeros(int((~known).sum()), table.shape[1])
+    sums.index_add_(0, torch.from_numpy(place[new]), table[torch.from_numpy(neighbour)])
+    found = np.unique(new)
+    mean = torch.nn.functional.normalize(sums[torch.from_numpy(place[found])])
+    at = torch.from_numpy(found)
+    table[at] = mean * old.norm(dim=1).median() + 0.1 * table[at]
+
+
+def neighbours(sessions: Sessions, known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs (new item, known item) that were clicked one after the other, in either order; int64 [P] each."""
+    items = sessions.items.astype(np.int64)
+    inside = np.ones(len(items), bool)
+    inside[sessions.starts[1:] - 1] = False  # the last click of a session has no successor
+    before, after = items[:-1][inside[:-1]], items[1:][inside[:-1]]
+    one, other = np.concatenate([before, after]), np.concatenate([after, before])
+    wanted = ~known[one] & known[other]
+    return one[wanted], other[wanted]
