@@ -44,7 +44,7 @@ def train(
     """Train a model, score it on clicks that it has not seen, and put it into the model folder.
 
     The clicks come from FILE (.tsv, .csv or .parquet, each also with .gz) or, with --topic, from the clicks
-    topic. The model is ranked against the whole catalogue, beside first-order Markov and popularity.
+    topic. The model is scored by full ranking, beside five baselines; `nextclick evaluate --help` says how.
 
     Examples:
 
@@ -69,7 +69,7 @@ def train(
     threads
         Threads of torch. Two are about a sixth faster than one.
     json
-        Print one line of JSON with the scores at the end.
+        Print one line of JSON with all scores at the end, instead of the tables.
     """
     settings = TrainSettings(hidden_size=hidden_size, epochs=epochs, seed=seed, threads=threads)
     console = Console(stderr=True)
@@ -89,14 +89,10 @@ def train(
 
 def _show(result: "TrainResult") -> None:
     console = Console()
-    rows = {
-        result.model_version: result.model,
-        "first-order Markov": result.markov,
-        "popularity": result.popularity,
-    }
+    rows = dict(result.baselines)
     if result.serving is not None:
         rows[f"{result.serving_version} (compared with)"] = result.serving
-    print_scores(console, rows, result.all_targets, result.unknown_share)
+    print_scores(console, result.model_version, result.evaluation, result.baselines, rows)
     console.print(
         f"{result.train_events_per_s:,.0f} events/s, {result.seconds:.1f} s in all. Next: "
         f"nextclick models announce {result.model_folder}",
