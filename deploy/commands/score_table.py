@@ -104,9 +104,10 @@ def _sureness(found: "Evaluation") -> str:
 def _reach(found: "Evaluation") -> str:
     every = found.all_targets
     return (
-        f"{found.coverage['20']:.1%} of the catalogue was among the best 20 at least once. Of all"
-        f" {every.targets:,} clicks to predict, {found.unknown_share:.1%} are on items that the model does not"
-        f" know. With every one counted: recall@20 {every.recall['20']:.4f}, MRR@20 {every.mrr['20']:.4f}."
+        f"{found.coverage['20']:.1%} of the catalogue was among the best 20 at least once."
+        f" Of all {every.targets:,} clicks to predict, {found.unknown_share:.1%} are on items that the model"
+        f" does not know. With every one counted: recall@20 {every.recall['20']:.4f},"
+        f" MRR@20 {every.mrr['20']:.4f}."
     )
 
 

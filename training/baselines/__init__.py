@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from training.baselines.item_knn import item_knn_ranks
 from training.baselines.markov import markov_ranks
 from training.baselines.popularity import popularity_ranks, recent_popularity_ranks
-from training.baselines.session_index import session_index
+from training.baselines.session_index import index_sessions
 from training.baselines.vs_knn import vs_knn_ranks
 from training.evaluation import Metrics, metrics
 from training.progress import Progress, Report
@@ -30,7 +30,7 @@ def compare(
         counted: which of the targets count, bool over all targets of `test`.
         report: called as each goes on.
     """
-    index = session_index(train, items)
+    index = index_sessions(train, items)
 
     def part(done_before: int) -> Callable[[int, int], None]:
         """Progress of the two slow ones, which count sessions as a thousand parts each."""

