@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-MAX_LINE_CHARS = 8_192
-"""Of a longer line only the end is kept; a trainer's one JSON line is under 2,000."""
+MAX_LINE_CHARS = 65_536
+"""Of a longer line only the end is kept; a trainer's one JSON line is about 8,000."""
 
 STDERR_LINES_KEPT = 5
 GRACE_S = 5.0

@@ -10,14 +10,15 @@ class Progress:
     """One report.
 
     Attributes:
-        stage: "read" counts rows of a file, "replay" records, "fit" transitions learned, "evaluate" sessions.
+        stage: "read" counts rows of a file, "replay" records, "fit" transitions learned, "evaluate" clicks to
+            predict, "baselines" thousandths of each of the two slow ones.
         done, total: of the stage; total 0 where it is not known.
         epoch, epochs: of "fit", else 0.
         loss: of "fit", mean since the last report.
         events_per_s: of "fit" since its start.
     """
 
-    stage: Literal["read", "replay", "fit", "evaluate"]
+    stage: Literal["read", "replay", "fit", "evaluate", "baselines"]
     done: int
     total: int
     epoch: int = 0

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from schemas.model_artefact import Artefact, file_entries, pack_files
 from schemas.model_manifest import (
@@ -24,16 +23,18 @@ from schemas.model_manifest import (
     TrainingData,
     format_for,
 )
-from training.baselines import markov_ranks, popularity_ranks
+from training.baselines import compare
 from training.click_log import LoadedLog
 from training.errors import SplitError
-from training.evaluate import Scores, answerable, is_target, model_ranks, scores
+from training.evaluate import answerable
+from training.evaluation import Evaluation, Metrics
 from training.fit import torch_threads
 from training.fitting import AS_USUAL, FitOptions, Fitted, fit_split
 from training.model_store import load_model, model_version
 from training.network import weights
-from training.progress import Progress, Report
-from training.sessions import UNKNOWN, Split, SplitRule, rows_in, split_log
+from training.progress import Report
+from training.score import evaluate_on, full_fields, manifest_scores, score_fields, serving_metrics
+from training.sessions import Split, SplitRule, split_log
 from training.settings import (
     TrainSettings,
     architecture_for,
@@ -41,9 +42,7 @@ from training.settings import (
     embedding_dropout_for,
     epochs_for,
 )
-from worker.core.session_model import SessionModel, session_model
-
-K = 20
+from worker.core.session_model import session_model
 
 
 @dataclass(frozen=True)
@@ -53,48 +52,40 @@ class TrainResult:
     Attributes:
         log: name of the topic or file.
         events_train, events_test: clicks of the two parts.
-        model, markov, popularity: scores on the headline targets.
-        all_targets: the model's scores with every later click of the test part as a target.
-        unknown_share: of those later clicks, the ones on items unseen in training.
+        evaluation: of the model.
+        baselines: over the headline targets.
         train_events_per_s: transitions learned per second of the training loop.
         seconds: all of it, without the reading of the log.
         model_version, model_folder: the artefact.
-        serving_version, serving: the model compared with and its scores, None where there was none.
+        serving_version, serving: the model compared with and its scores over the headline targets, None
+            where there was none.
         interrupted: training ended before its time.
     """
 
     log: str
     events_train: int
     events_test: int
-    model: Scores
-    markov: Scores
-    popularity: Scores
-    all_targets: Scores
-    unknown_share: float
+    evaluation: Evaluation
+    baselines: dict[str, Metrics]
     train_events_per_s: float
     seconds: float
     model_version: str
     model_folder: Path
     serving_version: str | None = None
-    serving: Scores | None = None
+    serving: Metrics | None = None
     interrupted: bool = False
 
-    def fields(self) -> dict[str, float | int | str]:
-        """The result as flat JSON fields, scores to six digits."""
-        found: dict[str, float | int | str] = {
+    def fields(self) -> dict[str, object]:
+        """The result as JSON fields, scores to six digits; flat but for `evaluation` and `baselines`."""
+        found: dict[str, object] = {
             "log": self.log,
             "events_train": self.events_train,
             "events_test": self.events_test,
-            **score_fields("", self.model),
-            **score_fields("markov_", self.markov),
-            **score_fields("popularity_", self.popularity),
             "train_events_per_s": round(self.train_events_per_s),
             "seconds": round(self.seconds, 2),
             "model_version": self.model_version,
             "model_folder": str(self.model_folder),
-            "targets": self.model.targets,
-            **score_fields("all_", self.all_targets),
-            "unknown_share": round(self.unknown_share, 6),
+            **full_fields(self.evaluation, self.baselines),
         }
         if self.serving is not None and self.serving_version is not None:
             found |= {"serving_version": self.serving_version, **score_fields("serving_", self.serving)}
@@ -142,42 +133,25 @@ def train(
     draft = _manifest(loaded, split, fitted, files=files, now_ms=now_ms)
     model = session_model(Artefact(draft, "", split.item_ids, tensors))
     with torch_threads(settings.threads):
-        ranks = _ranks(model, split, report)
-        serving_ranks = None if serving is None else _ranks(serving, split, report)
-    items = len(split.item_ids)
+        found = evaluate_on(model, split, report)
+        baselines = compare(split.train, test, len(split.item_ids), headline, report)
+        compared = None if serving is None else serving_metrics(serving, split, headline, report)
     result = TrainResult(
         log=loaded.name,
         events_train=len(split.train.items),
         events_test=len(split.test.items),
-        model=scores(ranks[headline]),
-        markov=scores(markov_ranks(split.train, test, items)[headline]),
-        popularity=scores(popularity_ranks(split.train, test, items)[headline]),
-        all_targets=scores(ranks),
-        unknown_share=float((test.items[is_target(test)] == UNKNOWN).mean()),
+        evaluation=found,
+        baselines=baselines,
         train_events_per_s=fitted.events_per_s,
         seconds=time.perf_counter() - started_s,
         model_version=draft.model_version,
         model_folder=store / draft.model_version,
         serving_version=None if serving is None else serving.version,
-        serving=None if serving_ranks is None else scores(serving_ranks[headline]),
+        serving=compared,
         interrupted=fitted.interrupted,
     )
-    fitted.save(store, msgspec.structs.replace(draft, scores=_manifest_scores(result)), files)
+    fitted.save(store, msgspec.structs.replace(draft, scores=manifest_scores(found, baselines)), files)
     return result
-
-
-def score_fields(prefix: str, found: Scores) -> dict[str, float]:
-    """`<prefix>recall@20` and `<prefix>mrr@20`."""
-    return {
-        f"{prefix}recall@{K}": round(found.recall[K], 6),
-        f"{prefix}mrr@{K}": round(found.mrr[K], 6),
-    }
-
-
-def _ranks(model: SessionModel, split: Split, report: Report) -> NDArray[np.int64]:
-    """Ranks of all targets of the test part, whatever vocabulary the model has."""
-    test = split.test.renamed(rows_in(split.log_item_ids, model.items))
-    return model_ranks(model, test, lambda done, total: report(Progress("evaluate", done, total)))
 
 
 def _manifest(
@@ -220,15 +194,3 @@ def _source(loaded: LoadedLog) -> str:
     """What the clicks came from, as --offsets takes it."""
     ranges = ",".join(f"{each.partition}:{each.start}-{each.end}" for each in loaded.offsets)
     return f"{loaded.kind} {loaded.name}{f', offsets {ranges}' if ranges else ''}"
-
-
-def _manifest_scores(result: TrainResult) -> dict[str, float]:
-    return {
-        **{f"recall@{k}": value for k, value in result.model.recall.items()},
-        **{f"mrr@{k}": value for k, value in result.model.mrr.items()},
-        **score_fields("all_", result.all_targets),
-        **score_fields("markov_", result.markov),
-        **score_fields("popularity_", result.popularity),
-        "targets": float(result.model.targets),
-        "unknown_share": result.unknown_share,
-    }

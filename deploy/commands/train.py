@@ -75,7 +75,7 @@ def train(
     """Train a model, score it on clicks that it has not seen, and put it into the model folder.
 
     The clicks come from FILE (.tsv, .csv or .parquet, each also with .gz) or, with --topic, from the clicks
-    topic. The model is ranked against the whole catalogue, beside first-order Markov and popularity.
+    topic. The model is scored by full ranking, beside five baselines; `nextclick evaluate --help` says how.
 
     Ctrl-C keeps what was learned: the model is scored and written, marked as interrupted, and the exit code
     is 130; --resume learns the rest. A second Ctrl-C ends at once. The same seed, clicks, settings and number
@@ -98,7 +98,7 @@ def train(
     compare_with
         Folder of another model, to be scored on the same clicks.
     json
-        Print one line of JSON with the scores at the end.
+        Print one line of JSON with all scores at the end, instead of the tables.
     """
     if beginning.new_since is not None and beginning.start_from is None:
         raise UsageError("--new-since goes with --from")
@@ -143,14 +143,10 @@ def _fit_options(
 
 def _show(result: "TrainResult") -> None:
     console = Console()
-    rows = {
-        result.model_version: result.model,
-        "first-order Markov": result.markov,
-        "popularity": result.popularity,
-    }
+    rows = dict(result.baselines)
     if result.serving is not None:
         rows[f"{result.serving_version} (compared with)"] = result.serving
-    print_scores(console, rows, result.all_targets, result.unknown_share)
+    print_scores(console, result.model_version, result.evaluation, result.baselines, rows)
     if result.interrupted:
         console.print("Interrupted: the model knows what it learned until then; --resume learns the rest.")
     console.print(

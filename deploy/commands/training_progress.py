@@ -1,5 +1,6 @@
 """Shows the progress of training on standard error: bars in a terminal, a line per epoch in a log."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,7 +13,14 @@ if TYPE_CHECKING:
     from training.progress import Progress as Reported
     from training.progress import Report
 
-_TITLES = {"read": "read", "replay": "replay", "fit": "train", "evaluate": "evaluate"}
+_TITLES = {
+    "read": "read",
+    "replay": "replay",
+    "fit": "train",
+    "evaluate": "evaluate",
+    "baselines": "baselines",
+}
+_LINE_EVERY_S = 5.0
 
 
 @contextmanager
@@ -22,7 +30,7 @@ def shown_progress(console: Console) -> "Iterator[Report]":
         yield _PlainLines(console).report
         return
     bars = Progress(
-        TextColumn("{task.description:8}"),
+        TextColumn("{task.description:9}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -62,15 +70,28 @@ def _detail(at: "Reported") -> str:
 
 
 class _PlainLines:
-    """One line per epoch, and nothing for the stages that take seconds."""
+    """One line per epoch; of the other stages one every few seconds, and none where they are over by then."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._epoch = 0
+        self._stage = ""
+        self._last_line_s = 0.0
 
     def report(self, at: "Reported") -> None:
-        if at.stage == "fit" and (at.epoch > self._epoch or at.done == at.total):
+        if at.stage == "fit":
+            self._report_fit(at)
+            return
+        if at.stage != self._stage:
+            self._stage, self._last_line_s = at.stage, time.monotonic()
+        elif time.monotonic() - self._last_line_s >= _LINE_EVERY_S:
+            self._last_line_s = time.monotonic()
+            self._say(f"{_TITLES[at.stage]} {at.done:,}/{at.total:,}")
+
+    def _report_fit(self, at: "Reported") -> None:
+        if at.epoch > self._epoch or at.done == at.total:
             self._epoch = at.epoch
-            self._console.print(
-                f"train {at.done:,}/{at.total:,}  {_detail(at)}", markup=False, highlight=False
-            )
+            self._say(f"train {at.done:,}/{at.total:,}  {_detail(at)}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False)

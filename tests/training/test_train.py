@@ -9,8 +9,10 @@ import pytest
 
 from schemas.model_manifest import ITEMS_FILE, WEIGHTS_FILE, OffsetRange
 from tests.training.logs import NOW_MS, habit_log, log_of
+from training.child import MAX_LINE_CHARS
 from training.click_log import LoadedLog
 from training.errors import SplitError
+from training.evaluation import Evaluation
 from training.model_store import load_model
 from training.progress import Progress, silent
 from training.score import score_model
@@ -33,18 +35,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, list
 def test_it_learns_the_habit(tmp_path: Path, full_softmax_items: int) -> None:
     chosen = replace(SETTINGS, full_softmax_items=full_softmax_items, negatives=30)
     result = train(habit_log(), TestShare(0.2), chosen, tmp_path, NOW_MS, silent)
-    assert result.popularity.recall[20] < 0.5
-    assert result.model.recall[20] > 0.8  # four of five clicks follow the habit, a third of the rest is luck
-    assert result.model.mrr[20] > 0.6
+    assert result.baselines["popularity"].recall["20"] < 0.5
+    overall = result.evaluation.overall
+    assert overall.recall["20"] > 0.8  # four of five clicks follow the habit, a third of the rest is luck
+    assert overall.mrr["20"] > 0.6
 
 
 def test_result_line(trained: tuple[TrainResult, list[Progress]]) -> None:
     fields = trained[0].fields()
-    assert list(fields)[:13] == [
-        *["log", "events_train", "events_test", "recall@20", "mrr@20", "markov_recall@20", "markov_mrr@20"],
-        *["popularity_recall@20", "popularity_mrr@20", "train_events_per_s", "seconds", "model_version"],
-        "model_folder",
+    flat = ["log", "events_train", "events_test", "recall@20", "mrr@20", "all_recall@20", "all_mrr@20"]
+    flat += [
+        f"{baseline}_{metric}@20"
+        for baseline in ("popularity", "recent_popularity", "markov", "item_knn", "vs_knn")
+        for metric in ("recall", "mrr")
     ]
+    flat += ["train_events_per_s", "seconds", "model_version", "model_folder", "targets", "unknown_share"]
+    assert set(fields) == {*flat, "verdict", "evaluation", "baselines"}
+    evaluation = msgspec.convert(fields["evaluation"], Evaluation)
+    assert evaluation.overall.recall["20"] == fields["recall@20"]
+    assert len(msgspec.json.encode(fields)) < MAX_LINE_CHARS / 4  # the scheduler reads it as one line
     assert msgspec.json.decode(msgspec.json.encode(fields)) == fields
     assert "serving_recall@20" not in fields
 
@@ -58,16 +67,17 @@ def test_manifest_says_where_the_clicks_came_from(trained: tuple[TrainResult, li
     assert data.sessions_train + data.sessions_test == len(log.session_ids)
     assert data.first_timestamp_ms == np.min(log.timestamp_ms)
     assert data.last_timestamp_ms == np.max(log.timestamp_ms)
-    assert manifest.scores["recall@20"] == result.model.recall[20]
+    assert manifest.scores["recall@20"] == result.evaluation.overall.recall["20"]
+    assert manifest.scores["vs_knn_mrr@20"] == pytest.approx(result.baselines["VS-kNN"].mrr["20"], abs=1e-6)
+    assert {"ndcg@20", "coverage@20", "recall_error", "all_recall@20", "targets"} <= set(manifest.scores)
     assert manifest.hyperparameters["epochs"] == 6
     assert manifest.created_at_ms == NOW_MS
 
 
 def test_the_stored_model_scores_what_was_reported(trained: tuple[TrainResult, list[Progress]]) -> None:
     result, _ = trained
-    found = score_model(load_model(result.model_folder)[1], habit_log(), TestShare(0.2), lambda _a, _b: None)
-    assert (found.model, found.markov, found.popularity) == (result.model, result.markov, result.popularity)
-    assert found.all_targets == result.all_targets
+    found = score_model(load_model(result.model_folder)[1], habit_log(), TestShare(0.2), silent)
+    assert (found.evaluation, found.baselines) == (result.evaluation, result.baselines)
 
 
 def test_every_stage_reports_to_its_end(trained: tuple[TrainResult, list[Progress]]) -> None:
@@ -75,7 +85,7 @@ def test_every_stage_reports_to_its_end(trained: tuple[TrainResult, list[Progres
     assert {stage: report.done for stage, report in last.items()} == {
         stage: report.total for stage, report in last.items()
     }
-    assert set(last) == {"fit", "evaluate"}
+    assert set(last) == {"fit", "evaluate", "baselines"}
 
 
 def test_same_log_same_files(tmp_path: Path) -> None:
@@ -102,14 +112,17 @@ def test_unknown_items_are_reported_apart_and_count_as_misses(tmp_path: Path) ->
     log = LoadedLog(log_of(*clicks), "file", "log.tsv")
     settings = TrainSettings(hidden_size=8, epochs=1)
     result = train(log, TestSessions(frozenset("tu")), settings, tmp_path, NOW_MS, silent)
-    assert (result.model.targets, result.all_targets.targets) == (1, 3)
-    assert result.unknown_share == pytest.approx(1 / 3)
-    assert result.model.recall[20] == 1.0  # five items: whatever is known is among the first twenty
-    assert result.all_targets.recall[20] == pytest.approx(1 / 3)
+    found = result.evaluation
+    assert (found.overall.targets, found.all_targets.targets) == (1, 3)
+    assert found.unknown_share == pytest.approx(1 / 3)
+    assert found.overall.recall["20"] == 1.0  # five items: whatever is known is among the first twenty
+    assert found.all_targets.recall["20"] == pytest.approx(1 / 3)
     again = train(
         log, TestSessions(frozenset("tu")), settings, tmp_path / "2", NOW_MS, silent, result.model_folder
     )
-    assert again.serving == again.model  # over the same targets, without those that nobody can know
+    assert (
+        again.serving == again.evaluation.overall
+    )  # over the same targets, without those that nobody can know
 
 
 def test_another_model_is_scored_on_the_same_targets(
@@ -117,7 +130,7 @@ def test_another_model_is_scored_on_the_same_targets(
 ) -> None:
     other, _ = trained
     again = train(habit_log(), TestShare(0.2), SETTINGS, tmp_path, NOW_MS, silent, other.model_folder)
-    assert again.serving == again.model == other.model
+    assert again.serving == again.evaluation.overall == other.evaluation.overall
     assert again.fields()["serving_version"] == other.model_version
     assert again.fields()["serving_recall@20"] == again.fields()["recall@20"]
 
@@ -126,8 +139,8 @@ def test_what_the_other_model_does_not_know_it_misses(tmp_path: Path) -> None:
     small = train(habit_log(60, items=3), TestShare(), SETTINGS, tmp_path, NOW_MS, silent)
     result = train(habit_log(), TestShare(0.2), SETTINGS, tmp_path, NOW_MS, silent, small.model_folder)
     assert result.serving is not None
-    assert result.serving.targets == result.model.targets
-    assert result.serving.recall[20] < 0.1
+    assert result.serving.targets == result.evaluation.overall.targets
+    assert result.serving.recall["20"] < 0.1
 
 
 def test_a_test_part_of_strangers_is_refused(tmp_path: Path) -> None:

@@ -43,12 +43,19 @@ def test_train_then_evaluate(log: Path, capsys: pytest.CaptureFixture[str]) -> N
         "mrr@20",
         "markov_recall@20",
         "popularity_recall@20",
+        "vs_knn_mrr@20",
         "all_recall@20",
         "targets",
+        "evaluation",
+        "baselines",
+        "verdict",
     ):
         assert scored[name] == trained[name]
     assert run(arguments, debug=False) == 0
-    assert "first-order Markov" in capsys.readouterr().out
+    shown_tables = " ".join(capsys.readouterr().out.split())
+    for name in ("VS-kNN", "recent popularity", "after 1 click", "head of the catalogue", "±", "The model"):
+        assert name in shown_tables
+    assert scored["verdict"] in shown_tables
     compare = ["--compare-with", trained["model_folder"]]
     assert run(["train", str(log), "--models", str(store), "--seed", "2", *quick, *compare], debug=False) == 0
     assert "nextclick models announce" in capsys.readouterr().out

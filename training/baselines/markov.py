@@ -1,23 +1,11 @@
-"""What a session model has to beat. Same targets, same rule for ties, ranks as in `training.evaluate`."""
+"""First-order Markov: what followed the last click most often."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.baselines.known_clicks import known_pairs
 from training.evaluate import MISSED, is_target
-from training.sessions import UNKNOWN, Sessions
-
-
-def popularity_ranks(train: Sessions, test: Sessions, items: int) -> NDArray[np.int64]:
-    """Ranks of all targets of `test` with the catalogue ordered by clicks in training.
-
-    Item indices of both are rows of one vocabulary of so many items; `test` may hold `UNKNOWN`.
-    """
-    support = np.bincount(train.items, minlength=items)
-    at_least = items - np.searchsorted(
-        np.sort(support), support, side="left"
-    )  # items with as many clicks or more
-    targets = test.items[is_target(test)]
-    return np.where(targets == UNKNOWN, MISSED, at_least[targets]).astype(np.int64)
+from training.sessions import Sessions
 
 
 def markov_ranks(train: Sessions, test: Sessions, items: int) -> NDArray[np.int64]:
@@ -27,7 +15,7 @@ def markov_ranks(train: Sessions, test: Sessions, items: int) -> NDArray[np.int6
     is what a table of counters recommends. What never followed the click comes last, all tied.
     """
     pairs, counts, first_met = _transition_counts(train, items)
-    previous, target = _known_pairs(test)
+    previous, target = known_pairs(test)
     ranks = np.full(len(test.items), MISSED, np.int64)
     ranks[target] = items
     wanted = test.items[previous].astype(np.int64) * items + test.items[target]
@@ -54,11 +42,3 @@ def _transition_counts(
         return_counts=True,
     )
     return pairs, counts.astype(np.int64), first_met.astype(np.int64)
-
-
-def _known_pairs(test: Sessions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of each known click and of the next known one of its session."""
-    known = np.flatnonzero(test.items != UNKNOWN)
-    owner = np.repeat(np.arange(len(test)), test.lengths)[known]
-    together = owner[1:] == owner[:-1]
-    return known[:-1][together], known[1:][together]
