@@ -32,6 +32,24 @@ from worker.core.step import input_gates, session_query, unit_items
 REPORT_EVERY_STEPS = 10
 
 
+@dataclass(frozen=True, eq=False)
+class EpochEnd:
+    """What an epoch leaves behind.
+
+    Attributes:
+        epoch, epochs: the one that ended, from 1, of how many.
+        loss: mean over its transitions.
+        network: as it is now; to be read, not written or kept.
+        seconds: spent on this epoch, without what `on_epoch` took.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    network: Network
+    seconds: float
+
+
 @dataclass(frozen=True)
 class FitProgress:
     """Where it is: `events` of `events_total` transitions learned; mean loss since the last report."""
@@ -45,7 +63,12 @@ class FitProgress:
 
 
 def fit(
-    sessions: Sessions, items: int, settings: TrainSettings, report: Callable[[FitProgress], None]
+    sessions: Sessions,
+    items: int,
+    settings: TrainSettings,
+    report: Callable[[FitProgress], None],
+    *,
+    on_epoch: Callable[[EpochEnd], None] | None = None,
 ) -> Network:
     """Fit a session model. The same sessions, settings and build of torch give the same bytes.
 
@@ -54,16 +77,21 @@ def fit(
         items: size of the vocabulary.
         settings: the recipe.
         report: called every few steps and at the end.
+        on_epoch: called at each epoch's end; its time counts for nothing.
 
     Raises:
         DivergedError: see there.
     """
     with torch_threads(settings.threads):
-        return _fit(sessions, items, settings, report)
+        return _fit(sessions, items, settings, report, on_epoch)
 
 
 def _fit(
-    sessions: Sessions, items: int, settings: TrainSettings, report: Callable[[FitProgress], None]
+    sessions: Sessions,
+    items: int,
+    settings: TrainSettings,
+    report: Callable[[FitProgress], None],
+    on_epoch: Callable[[EpochEnd], None] | None,
 ) -> Network:
     rng = np.random.default_rng(settings.seed)
     noise = Generator().manual_seed(settings.seed)
@@ -85,6 +113,7 @@ def _fit(
     learned, loss_sum, loss_events, steps = 0, 0.0, 0, 0
     started_s = time.perf_counter()
     for epoch in range(1, epochs + 1):
+        epoch_started_s, epoch_loss = time.perf_counter(), 0.0
         for batch in batches(pieces, batch_transitions, rng):
             rate = learning_rate(settings, learned / total)
             touched, candidates = touched_rows(batch, sampler, rng)
@@ -104,12 +133,17 @@ def _fit(
             events, steps = len(batch.inputs), steps + 1
             learned, loss_events = learned + events, loss_events + events
             loss_sum += loss.item() * events
+            epoch_loss += loss.item() * events
             if steps % REPORT_EVERY_STEPS == 0 or learned == total:
                 if not math.isfinite(loss_sum):
                     raise DivergedError(f"the loss is {loss_sum} in epoch {epoch}: lower the learning rate")
                 speed = learned / (time.perf_counter() - started_s)
                 report(FitProgress(epoch, epochs, learned, total, loss_sum / loss_events, speed))
                 loss_sum, loss_events = 0.0, 0
+        ended_s = time.perf_counter()
+        if on_epoch is not None:
+            on_epoch(EpochEnd(epoch, epochs, epoch_loss / transitions, network, ended_s - epoch_started_s))
+            started_s += time.perf_counter() - ended_s
     return network
 
 
