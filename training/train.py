@@ -10,7 +10,8 @@ Baselines, and the model compared with, are scored on the targets of the first.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,10 @@ from training.fit import FitProgress, fit, torch_threads
 from training.model_store import load_model, model_version, save_model
 from training.network import Network, weights
 from training.progress import Progress, Report
+from training.report import standin
+from training.report.data import ReportData
+from training.report.files import write_report
+from training.report.gather import EpochRecorder, report_data
 from training.sessions import UNKNOWN, Split, SplitRule, rows_in, split_log
 from training.settings import (
     TrainSettings,
@@ -59,6 +64,7 @@ class TrainResult:
         seconds: all of it, without the reading of the log.
         model_version, model_folder: the artefact.
         serving_version, serving: the model compared with and its scores, None where there was none.
+        report_trouble: what the report beside the model lacks, and why; a sentence for the user.
     """
 
     log: str
@@ -75,6 +81,7 @@ class TrainResult:
     model_folder: Path
     serving_version: str | None = None
     serving: Scores | None = None
+    report_trouble: str = ""
 
     def fields(self) -> dict[str, float | int | str]:
         """The result as flat JSON fields, scores to six digits."""
@@ -106,6 +113,8 @@ def train(
     now_ms: int,
     report: Report,
     compare_with: Path | None = None,
+    *,
+    with_report: bool = True,
 ) -> TrainResult:
     """Train a model, score it, write it.
 
@@ -117,6 +126,7 @@ def train(
         now_ms: wall clock, for version and manifest.
         report: called often.
         compare_with: folder of another model, scored on the same targets; what it does not know it misses.
+        with_report: write report, plots and model card beside the model.
 
     Raises:
         TrainingError: see its children.
@@ -132,7 +142,8 @@ def train(
         raise SplitError(
             "no test session has two clicks on items that training has seen: hold out another part"
         )
-    network, events_per_s = _fit(split, settings, report)
+    recorder = _recorder(loaded, split, settings, now_ms) if with_report else None
+    network, events_per_s = _fit(split, settings, report, recorder)
     files = pack_files(split.item_ids, weights(network))
     draft = _manifest(loaded, split, settings, files=files, now_ms=now_ms)
     model = session_model(Artefact(draft, "", split.item_ids, weights(network)))
@@ -156,8 +167,47 @@ def train(
         serving_version=None if serving is None else serving.version,
         serving=None if serving_ranks is None else scores(serving_ranks[headline]),
     )
-    save_model(store, msgspec.structs.replace(draft, scores=_manifest_scores(result)), files)
-    return result
+    manifest = msgspec.structs.replace(draft, scores=_manifest_scores(result))
+    save_model(store, manifest, files)
+    if recorder is None:
+        return result
+    support = np.bincount(split.train.items, minlength=items)
+    trouble = _write_report(
+        result.model_folder,
+        lambda: report_data(
+            loaded,
+            split,
+            settings,
+            manifest,
+            model,
+            standin.evaluation(ranks, headline, test, support),
+            {
+                "markov": standin.metrics_of(result.markov),
+                "popularity": standin.metrics_of(result.popularity),
+            },
+            recorder,
+            events_per_s=events_per_s,
+            total_s=result.seconds,
+            serving_version=result.serving_version,
+            serving=None if result.serving is None else standin.metrics_of(result.serving),
+        ),
+    )
+    return replace(result, report_trouble=trouble)
+
+
+def _recorder(loaded: LoadedLog, split: Split, settings: TrainSettings, now_ms: int) -> EpochRecorder:
+    blank = _manifest(loaded, split, settings, files={WEIGHTS_FILE: b""}, now_ms=now_ms)
+    return EpochRecorder(
+        split, lambda network: session_model(Artefact(blank, "", split.item_ids, weights(network)))
+    )
+
+
+def _write_report(folder: Path, gather: Callable[[], ReportData]) -> str:
+    """Write the report; what went wrong, as a sentence. The model is safe by now, and stays so."""
+    try:
+        return write_report(folder, gather())
+    except Exception as error:  # noqa: BLE001 - whatever it is, a model is not lost for its report
+        return f"no report: {error!r}"
 
 
 def score_fields(prefix: str, found: Scores) -> dict[str, float]:
@@ -168,7 +218,9 @@ def score_fields(prefix: str, found: Scores) -> dict[str, float]:
     }
 
 
-def _fit(split: Split, settings: TrainSettings, report: Report) -> tuple[Network, float]:
+def _fit(
+    split: Split, settings: TrainSettings, report: Report, recorder: EpochRecorder | None
+) -> tuple[Network, float]:
     """The fitted network and the transitions learned per second."""
     events_per_s = 0.0
 
@@ -177,7 +229,8 @@ def _fit(split: Split, settings: TrainSettings, report: Report) -> tuple[Network
         events_per_s = at.events_per_s
         report(Progress("fit", at.events, at.events_total, at.epoch, at.epochs, at.loss, at.events_per_s))
 
-    return fit(split.train, len(split.item_ids), settings, pass_on), events_per_s
+    network = fit(split.train, len(split.item_ids), settings, pass_on, on_epoch=recorder)
+    return network, events_per_s
 
 
 def _ranks(model: SessionModel, split: Split, report: Report) -> NDArray[np.int64]:

@@ -38,6 +38,7 @@ def train(
     hidden_size: HiddenSize = _SETTINGS.hidden_size,
     seed: Seed = _SETTINGS.seed,
     threads: Threads = _SETTINGS.threads,
+    report: bool = True,
     json: Annotated[bool, Parameter(negative=())] = False,
     connection: Connection = _CONNECTION,
 ) -> None:
@@ -68,19 +69,25 @@ def train(
         The same seed, clicks and number of threads give the same model.
     threads
         Threads of torch. Two are about a sixth faster than one.
+    report
+        Write report.html, MODEL_CARD.md and plots into the model's folder.
     json
         Print one line of JSON with the scores at the end.
     """
     settings = TrainSettings(hidden_size=hidden_size, epochs=epochs, seed=seed, threads=threads)
     console = Console(stderr=True)
-    with shown_progress(console) as report:
+    with shown_progress(console) as progress:
         rule = clicks.rule()
-        loaded = clicks.load(file, connection, report)
+        loaded = clicks.load(file, connection, progress)
         show_log(console, loaded)
         from training.train import train as train_model
 
         now_ms = time.time_ns() // 1_000_000
-        result = train_model(loaded, rule, settings, models, now_ms, report, compare_with)
+        result = train_model(
+            loaded, rule, settings, models, now_ms, progress, compare_with, with_report=report
+        )
+    if result.report_trouble:
+        console.print(result.report_trouble, markup=False, highlight=False, soft_wrap=True)
     if json:
         print(orjson.dumps(result.fields()).decode())  # noqa: T201
     else:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from training.report.data import ExampleStep
 from training.sessions import UNKNOWN, Sessions
@@ -58,7 +59,8 @@ def play(model: SessionModel, clicked: list[str], rows: NDArray[np.int32]) -> li
         clicked: item ids.
         rows: int32, their rows in the model's vocabulary, or `UNKNOWN`: such a click changes nothing.
     """
-    steps, scores = [], None
+    steps: list[ExampleStep] = []
+    scores: Tensor | None = None
     state = torch.zeros(1, model.hidden_size)
     with torch.no_grad():
         for index, came in enumerate(clicked[1:]):
@@ -67,7 +69,8 @@ def play(model: SessionModel, clicked: list[str], rows: NDArray[np.int32]) -> li
                 x = model.embedding[row : row + 1]  # [1, H]
                 state = gru_step(model.cell, x, state)
                 scores = (session_query(model.query, state, x) @ model.item_matrix.t())[0]  # [V]
-            recommended, rank = [], None
+            recommended: list[str] = []
+            rank = None
             if scores is not None:
                 best = scores.topk(min(RECOMMENDED, len(scores))).indices.tolist()
                 recommended = [model.items[item] for item in best]
