@@ -37,10 +37,11 @@ class EpochEnd:
     """What an epoch leaves behind.
 
     Attributes:
-        epoch, epochs: the one that ended, from 1, of how many.
-        loss: mean over its transitions.
-        network: as it is now; to be read, not written or kept.
-        seconds: spent on this epoch, without what `on_epoch` took.
+        epoch, epochs: this one, from 1, and how many there are.
+        loss: mean over the epoch.
+        network: as it is now; to look at, it will be trained on.
+        seconds: of training until here, without what `on_epoch` took.
+        losses: of every epoch until here.
     """
 
     epoch: int
@@ -48,6 +49,7 @@ class EpochEnd:
     loss: float
     network: Network
     seconds: float
+    losses: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,10 @@ def _fit(
 
     total = epochs * transitions
     learned, loss_sum, loss_events, steps = 0, 0.0, 0, 0
+    losses: tuple[float, ...] = ()
     started_s = time.perf_counter()
     for epoch in range(1, epochs + 1):
-        epoch_started_s, epoch_loss = time.perf_counter(), 0.0
+        epoch_loss = 0.0
         for batch in batches(pieces, batch_transitions, rng):
             rate = learning_rate(settings, learned / total)
             touched, candidates = touched_rows(batch, sampler, rng)
@@ -141,8 +144,9 @@ def _fit(
                 report(FitProgress(epoch, epochs, learned, total, loss_sum / loss_events, speed))
                 loss_sum, loss_events = 0.0, 0
         ended_s = time.perf_counter()
+        losses = (*losses, epoch_loss / transitions)
         if on_epoch is not None:
-            on_epoch(EpochEnd(epoch, epochs, epoch_loss / transitions, network, ended_s - epoch_started_s))
+            on_epoch(EpochEnd(epoch, epochs, losses[-1], network, ended_s - started_s, losses))
             started_s += time.perf_counter() - ended_s
     return network
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from training.evaluation import Metrics
 from training.report.data import Bin, ReportData
-from training.report.wording import K, count, day, percent, score
+from training.report.wording import K, count, percent, score
 
 Kind = Literal["model", "serving", "baseline"]
 
@@ -58,12 +58,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Columns:
-    """A histogram. `ticks` are the places of the columns whose labels are shown."""
+    """A histogram. `ticks` are the places of the columns with something written below, and what."""
 
     title: str
     subtitle: str
     bins: list[Bin]
-    ticks: list[int]
+    ticks: dict[int, str]
     alt: str
 
 
@@ -142,45 +142,40 @@ def strengths(data: ReportData) -> list[Bars]:
 def log_shape(data: ReportData) -> list[Columns]:
     """When the clicks came, how long the sessions are, how clicks spread over the items."""
     log = data.log
-    last = len(log.timeline) - 1
-    named = [Bin(day(int(b.label)) if b.label.lstrip("-").isdigit() else b.label, b.train, b.test)
-             for b in log.timeline]  # fmt: skip
-    two = sum(b.train + b.test for b in log.lengths[:1]) / max(
-        1.0, float(log.sessions_train + log.sessions_test)
-    )
-    half = percent(log.half_items_share)
+    held_out = f"{count(log.events_test)} of {count(log.events_train + log.events_test)}"
+    last = log.timeline[-1].label if log.timeline else ""
     return [
         Columns(
             "Clicks over time",
             "by the end of their session",
-            named,
-            [0, last] if last else [0],
-            f"Clicks over time, from {named[0].label} to {named[-1].label}; the test part holds"
-            f" {count(log.events_test)} of {count(log.events_train + log.events_test)}",
+            log.timeline,
+            _spread([b.label[:10] for b in log.timeline], 2),
+            f"Clicks over time, up to {last}; the test part holds {held_out}",
         ),
         Columns(
             "Length of the sessions",
-            f"sessions by clicks; {percent(two)} have two",
+            f"sessions by number of clicks; median {log.median_length:g}",
             log.lengths,
-            _spread(len(log.lengths)),
+            _spread([b.label for b in log.lengths], 6),
             f"Sessions by number of clicks: median {log.median_length:g}, longest {log.longest}",
         ),
         Columns(
             "Popularity of the items",
-            f"items by training clicks; {half} of them hold half of all clicks",
+            f"items by training clicks; {percent(log.half_items_share)} of them hold half",
             log.item_clicks,
-            _spread(len(log.item_clicks), 5),
+            _spread([b.label.split("–")[0] for b in log.item_clicks], 8),
             "Items by number of training clicks: "
             + ", ".join(f"{b.label}: {count(b.train)}" for b in log.item_clicks),
         ),
     ]
 
 
-def _spread(columns: int, shown: int = 6) -> list[int]:
-    """Places of about so many labels, first and last among them."""
-    if columns <= shown:
-        return list(range(columns))
-    return [round(index * (columns - 1) / (shown - 1)) for index in range(shown)]
+def _spread(labels: list[str], shown: int) -> dict[int, str]:
+    """About so many of the labels, evenly spaced, by their places; the first and the last are among them."""
+    if len(labels) <= shown:
+        return dict(enumerate(labels))
+    places = {round(index * (len(labels) - 1) / (shown - 1)) for index in range(shown)}
+    return {place: labels[place] for place in sorted(places)}
 
 
 def _recall(found: Metrics) -> float:

@@ -1,4 +1,4 @@
-"""What a report shows, as plain data: `report.json` is this, `report.html` and the model card are drawn from it.
+"""What a report shows, as plain data: `report.json`, from which page, plots and model card are drawn.
 
 Identifiers in here are foreign input; whatever draws them escapes and shortens them. There are no session
 ids: they may stand for people, and nobody needs them to judge a model.
@@ -13,12 +13,11 @@ from training.evaluation import Evaluation, Metrics
 
 
 class EpochPoint(msgspec.Struct, frozen=True):
-    """One epoch: mean loss, recall@20 on a sample of the held-out part (None: not measured), seconds."""
+    """One epoch: mean loss, recall@20 on a sample of the held-out part (None: not measured)."""
 
     epoch: int
     loss: float
     recall: float | None
-    seconds: float
 
 
 class Bin(msgspec.Struct, frozen=True):

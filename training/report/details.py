@@ -44,37 +44,34 @@ def sessions(data: ReportData) -> Markup:
     for number, steps in enumerate(data.examples, 1):
         hits = sum(is_hit(step) for step in steps)
         title = f"Session {number}: {hits} of {len(steps)} among twenty"
-        shown = (_step(step, data.architecture.items) for step in steps)
-        drawn.append(tag("div", tag("h3", title), tag("ol", *shown, class_="steps")))
+        drawn.append(tag("div", tag("h3", title), _session(steps, data.architecture.items)))
     return tag("div", *drawn, class_="sessions")
 
 
-def _step(step: ExampleStep, items: int) -> Markup:
-    listed: list[Child] = []
-    for item in step.recommended:
-        came = item == step.came
-        listed.append(tag("bdi", foreign(item), class_="came" if came else None))
-    clicked = joined(foreign(step.clicked), None if step.known else tag("small", "unknown to the model"))
-    return tag(
-        "li",
-        tag("p", tag("span", "clicked", class_="what"), tag("b", clicked)),
-        tag(
-            "p",
-            tag("span", "recommended", class_="what"),
-            tag("span", *(listed or ["popular items: nothing known was clicked yet"]), class_="list"),
-        ),
-        tag("p", tag("span", "then came", class_="what"), foreign(step.came), _outcome(step, items)),
-    )
+def _session(steps: list[ExampleStep], items: int) -> Markup:
+    """The clicks one below the other; each says where the list above it had it."""
+    drawn, outcome = [], None
+    for step in steps:
+        note = None if step.known else tag("small", "unknown to the model")
+        listed = [
+            tag("span", foreign(item), class_="came" if item == step.came else None)
+            for item in step.recommended
+        ] or [tag("small", "popular items: nothing known was clicked yet")]
+        clicked = tag("p", tag("b", foreign(step.clicked)), note, outcome)
+        drawn.append(tag("li", clicked, tag("p", *listed, class_="list")))
+        outcome = _outcome(step, items)
+    drawn.append(tag("li", tag("p", tag("b", foreign(steps[-1].came)), outcome)))
+    return tag("ol", *drawn, class_="steps")
 
 
 def _outcome(step: ExampleStep, items: int) -> Markup:
+    """Where the click that came stood in the recommendation before it."""
     if step.rank is None:
-        unknown = "no rank: nothing known was clicked" if not step.recommended else "unknown to the model"
+        unknown = "nothing known before" if not step.recommended else "unknown to the model"
         return tag("span", f"○ miss, {unknown}", class_="miss")
-    place = f"rank {count(step.rank)}"
     if is_hit(step):
-        return tag("span", f"● hit, {place}", class_="hit")
-    return tag("span", f"○ miss, {place} of {count(items)}", class_="miss")
+        return tag("span", f"● hit, rank {count(step.rank)}", class_="hit")
+    return tag("span", f"○ miss, rank {count(step.rank)} of {count(items)}", class_="miss")
 
 
 def settings(data: ReportData) -> Markup:

@@ -1,7 +1,7 @@
 """Charts as HTML and inline SVG. Colours and type come from the style sheet, so they follow light and dark.
 
-Bars are a table, so they are as wide as there is room and read aloud well. Lines and columns are SVG in a fixed
-frame of `WIDTH` units, about a pixel each on a desk.
+Bars are a table, so they are as wide as there is room and read aloud well. Lines and columns are SVG in a
+fixed frame of `WIDTH` units, about a pixel each on a desk.
 """
 
 from training.report.charts import Bars, Chart, Columns, Line
@@ -27,7 +27,7 @@ def draw(chart: Chart) -> Markup:
 
 def _bars(chart: Bars) -> Markup:
     largest = max(max(bar.value for bar in chart.bars) + chart.error, 1e-9)
-    rows = []
+    rows, noted = [], any(bar.note for bar in chart.bars)
     for bar in chart.bars:
         track = [tag("i", style=f"width:{100 * bar.value / largest:.2f}%")]
         if bar.kind == "model" and chart.error:
@@ -37,7 +37,8 @@ def _bars(chart: Bars) -> Markup:
         rows.append(
             tag(
                 "tr",
-                tag("th", bar.label, tag("small", f" {bar.note}") if bar.note else None, scope="row"),
+                tag("th", bar.label, scope="row"),
+                tag("td", bar.note, class_="num note") if noted else None,
                 tag("td", *track, class_="track"),
                 tag("td", bar.shown, class_="num"),
                 class_=bar.kind,
@@ -79,7 +80,7 @@ def _line(chart: Line) -> Markup:
 
 
 def _columns(chart: Columns) -> Markup:
-    largest = max(max(b.train + b.test for b in chart.bins), 1.0)
+    largest = max(1.0, *(b.train + b.test for b in chart.bins))
     step = (WIDTH - LEFT - RIGHT) / len(chart.bins)
     wide = max(step - (2 if len(chart.bins) <= 30 else 1), 1)
     drawn = []
@@ -97,7 +98,7 @@ def _columns(chart: Columns) -> Markup:
                 )  # fmt: skip
         drawn.append(tag("g", tag("title", _in_words(b)), *parts))
     highest = max(range(len(chart.bins)), key=lambda index: chart.bins[index].train + chart.bins[index].test)
-    ticks = [_tick(chart, index, step) for index in chart.ticks]
+    ticks = [_tick(chart, index, shown, step) for index, shown in chart.ticks.items()]
     return _svg(chart.alt, *drawn, _peak(chart, highest, step), _baseline(LEFT, WIDTH - RIGHT), *ticks)
 
 
@@ -107,12 +108,12 @@ def _in_words(b: Bin) -> str:
     return f"{b.label}: {count(b.train)} training, {count(b.test)} test"
 
 
-def _tick(chart: Columns, index: int, step: float) -> Markup:
+def _tick(chart: Columns, index: int, shown: str, step: float) -> Markup:
     """The label under a column; the outermost ones stay inside the frame."""
     middle, anchor = LEFT + (index + 0.5) * step, "middle"
-    if len(chart.bins[index].label) * 7 > step and index in {0, len(chart.bins) - 1} and len(chart.bins) > 1:
+    if len(shown) * 7 > 2 * step and index in {0, len(chart.bins) - 1} and len(chart.bins) > 1:
         middle, anchor = (LEFT, "start") if index == 0 else (WIDTH - RIGHT, "end")
-    return tag("text", chart.bins[index].label, x=f"{middle:.1f}", y=HEIGHT - 6, text_anchor=anchor)
+    return tag("text", shown, x=f"{middle:.1f}", y=HEIGHT - 6, text_anchor=anchor)
 
 
 def _peak(chart: Columns, index: int, step: float) -> Markup:

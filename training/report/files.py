@@ -1,4 +1,6 @@
-"""Puts the report beside the model. Its files are not in the manifest: a worker neither reads nor misses them."""
+"""Puts the report beside the model. The manifest does not name its files: a worker neither reads nor misses
+them.
+"""
 
 import os
 from pathlib import Path

@@ -33,6 +33,10 @@ K = 20
 class EpochRecorder:
     """Notes loss and recall@20 at the end of each epoch. What it finds is shown and never used.
 
+    Attributes:
+        points: of the epochs until now.
+        fit_s: training time until now.
+
     Args:
         split: the parts of the log.
         as_model: the network as the worker would serve it.
@@ -44,6 +48,7 @@ class EpochRecorder:
         self._answerable = answerable(self._sample)
         self._as_model = as_model
         self.points: list[EpochPoint] = []
+        self.fit_s = 0.0
 
     @property
     def targets(self) -> int:
@@ -52,7 +57,10 @@ class EpochRecorder:
 
     def __call__(self, at: EpochEnd) -> None:
         """Note an epoch; to be given to `fit` as `on_epoch`."""
-        self.points.append(EpochPoint(at.epoch, at.loss, self._recall(at.network), at.seconds))
+        for epoch in range(len(self.points) + 1, at.epoch):  # learned before a resume: only the loss is known
+            self.points.append(EpochPoint(epoch, at.losses[epoch - 1], None))
+        self.points.append(EpochPoint(at.epoch, at.loss, self._recall(at.network)))
+        self.fit_s = at.seconds
 
     def _recall(self, network: Network) -> float | None:
         try:
@@ -147,7 +155,7 @@ def report_data(
         examples=pick_examples(model, split.test, split.log_item_ids, split.rows),
         cost=Cost(
             events_per_s,
-            sum(point.seconds for point in recorder.points),
+            recorder.fit_s,
             total_s,
             peak_rss_mb(),
             settings.threads,

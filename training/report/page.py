@@ -35,8 +35,9 @@ def page(data: ReportData) -> str:
         _section("All scores", _counting(data), _score_table(data)),
         _section(
             "A few real sessions",
-            "Held-out sessions, picked by a fixed rule: what the visitor clicked, what this model would have"
-            " recommended right then, and what the visitor clicked next.",
+            "Held-out sessions, picked by a fixed rule. In bold what the visitor clicked, below it the first"
+            " five of what this model would have recommended right then. The rank says where the list before"
+            " had the click; up to twenty is a hit.",
             sessions(data),
         ),
         _section("The clicks it learned from", _log(data), _legend(), _charts(groups.get("log", []))),
@@ -94,7 +95,7 @@ def _compared(data: ReportData) -> str:
     said = f"The same {count(data.evaluation.overall.targets)} held-out clicks for each."
     if data.serving is not None:
         said += f" The serving model is {data.serving_version}."
-    return f"{said} The thin line is the sampling error: shorter gaps than that are chance."
+    return f"{said} The thin line marks one sampling error either way: a gap under two may be chance."
 
 
 def _learned(data: ReportData) -> str:
@@ -129,10 +130,12 @@ def _score_table(data: ReportData) -> Markup:
         rows.append(("serving model", data.serving, None))
     rows += [(name, found, None) for name, found in data.baselines.items()]
     rows.append(("this model, every click", data.evaluation.all_targets, None))
-    names = [
-        *(f"recall@{k}" for k in CUTOFFS), *(f"MRR@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS)
-    ]  # fmt: skip
-    head = tag("tr", tag("th", ""), *(tag("th", name, class_="num", scope="col") for name in names))
+    kinds = (tag("th", name, class_="num", colspan=len(CUTOFFS)) for name in ("Recall", "MRR", "NDCG"))
+    names = [f"@{k}" for _ in range(3) for k in CUTOFFS]
+    head = joined(
+        tag("tr", tag("th", ""), *kinds),
+        tag("tr", tag("th", ""), *(tag("th", name, class_="num", scope="col") for name in names)),
+    )
     body = [
         tag("tr", tag("th", name, scope="row"), *(tag("td", cell, class_="num") for cell in _cells(found)),
             class_=class_)
@@ -140,7 +143,7 @@ def _score_table(data: ReportData) -> Markup:
     ]  # fmt: skip
     return tag(
         "div",
-        tag("table", tag("thead", head), tag("tbody", *body), class_="grid"),
+        tag("table", tag("thead", head), tag("tbody", *body), class_="grid scores"),
         class_="scroll",
         tabindex=0,
     )

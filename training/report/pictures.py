@@ -127,7 +127,7 @@ def _columns(axes: "Axes", chart: Columns) -> None:
         axes.text(
             0.99, 0.86, "test", transform=axes.transAxes, ha="right", va="top", color=FILL["test"], fontsize=8
         )
-    axes.set_xticks(chart.ticks, [chart.bins[tick].label for tick in chart.ticks], parse_math=False)
+    axes.set_xticks(list(chart.ticks), list(chart.ticks.values()), parse_math=False)
     axes.set_yticks([])
     axes.margins(x=0.01, y=0.14)
     axes.spines["bottom"].set(visible=True, color=RULE)

@@ -1,5 +1,5 @@
-"""The style sheet of the report. Colours after Okabe and Ito (2008), which colour-blind readers tell apart; what
-a colour says is also said by a word or a sign.
+"""The style sheet of the report. Colours after Okabe and Ito (2008), which colour-blind readers tell apart;
+what a colour says, a word or a sign says too.
 """
 
 STYLE = """
@@ -23,7 +23,7 @@ body {
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
   font-variant-numeric: tabular-nums;
 }
-main { max-width: 66rem; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
+main { max-width: 68rem; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
 header p, h2 + p, footer { color: var(--muted); }
 .kicker {
   margin: 0 0 .6rem; font-size: .78rem; letter-spacing: .09em; text-transform: uppercase;
@@ -47,7 +47,7 @@ h3 { margin: 1.6rem 0 .5rem; font-size: .95rem; font-weight: 650; }
 .facts div:first-child { border-color: var(--model); }
 .facts dt { font-size: .82rem; color: var(--muted); }
 .facts dd { margin: 0; font-size: 1.55rem; font-weight: 600; line-height: 1.3; letter-spacing: -.01em; }
-.facts dd small { display: block; font-size: .8rem; font-weight: 400; letter-spacing: 0; color: var(--muted); }
+.facts small { display: block; font-size: .8rem; font-weight: 400; letter-spacing: 0; color: var(--muted); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
           gap: 2.2rem 3rem; align-items: start; }
 figure { margin: 0; }
@@ -65,7 +65,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th { text-align: left; font-weight: 400; }
 .num { text-align: right; white-space: nowrap; }
 .bars th { width: 1%; padding: .22rem .9rem .22rem 0; white-space: nowrap; }
-.bars th small { color: var(--muted); }
+.bars td.note { padding: 0 .9rem 0 0; font-size: .8rem; color: var(--muted); font-weight: 400; }
 .bars .track { position: relative; }
 .bars .track i { display: block; height: .82rem; min-width: 1px; border-radius: 0 2px 2px 0;
                  background: var(--other); }
@@ -79,9 +79,12 @@ th { text-align: left; font-weight: 400; }
 .plain .bars .model th, .plain .bars .model .num { font-weight: 400; }
 .scroll { overflow-x: auto; }
 .grid th, .grid td { padding: .36rem .9rem .36rem 0; border-bottom: 1px solid var(--rule); }
-.grid td.num, .grid th.num { padding: .36rem 0 .36rem 1.1rem; }
-.grid thead th { font-size: .82rem; color: var(--muted); white-space: nowrap; vertical-align: bottom; }
+.grid thead th { font-size: .82rem; color: var(--muted); white-space: nowrap; }
 .grid tbody th { white-space: nowrap; }
+.scores { font-size: .86rem; }
+.scores thead tr:first-child th { border: 0; padding-bottom: 0; color: var(--ink); font-weight: 600; }
+.scores th.num, .scores td.num { padding: .36rem 0 .36rem .8rem; }
+.scores tr > .num:nth-child(4n + 2) { padding-left: 1.7rem; }
 .grid .own th, .grid .own td { font-weight: 600; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 3rem;
        align-items: start; }
@@ -96,20 +99,25 @@ th { text-align: left; font-weight: 400; }
             background: var(--other); }
 .legend i.test { background: var(--test); }
 .sessions { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr));
-            gap: 1.6rem 3rem; }
-.steps { margin: 0; padding: 0; list-style: none; font-size: .88rem; }
-.steps li { padding: .55rem 0; border-bottom: 1px solid var(--rule); }
-.steps p { margin: 0; display: flex; flex-wrap: wrap; gap: .1rem .5rem; align-items: baseline; }
-.steps p + p { margin-top: .2rem; }
-.steps .what { flex: 0 0 5.6rem; color: var(--muted); font-size: .8rem; }
-.steps .list { flex: 1 1 12rem; display: flex; flex-wrap: wrap; gap: .15rem .35rem; }
-.steps .list bdi { padding: 0 .4rem; border-radius: 3px; background: var(--soft); }
-.steps .list bdi.came { background: var(--model); color: var(--paper); font-weight: 600; }
+            gap: 1.2rem 3rem; }
+.steps { margin: 0; padding: 0; list-style: none; font-size: .9rem; }
+.steps li { position: relative; padding: 0 0 .9rem 1.3rem; }
+.steps li::before { content: ""; position: absolute; left: 0; top: .5em; width: 7px; height: 7px;
+                    border-radius: 50%; background: var(--muted); }
+.steps li:not(:last-child)::after { content: ""; position: absolute; left: 3px; top: calc(.5em + 11px);
+                                    bottom: -.2em; width: 1px; background: var(--rule); }
+.steps p { margin: 0; display: flex; flex-wrap: wrap; gap: .1rem .8rem; align-items: baseline; }
+.steps .list { margin-top: .25rem; gap: .25rem .3rem; font-size: .8rem; }
+.steps .list span { padding: 0 .4rem; border-radius: 3px; background: var(--soft); max-width: 100%; }
+.steps .list .came { background: var(--model); color: var(--paper); font-weight: 600; }
+.steps small { color: var(--muted); }
 .steps .hit { color: var(--model); font-weight: 600; }
-.steps .miss { color: var(--alert); }
+.steps .miss { color: var(--muted); }
 bdi { overflow-wrap: anywhere; max-width: 100%; overflow: clip; }
 code { font: .88em/1.4 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 footer { margin-top: 3.6rem; padding-top: 1.1rem; border-top: 1px solid var(--rule); font-size: .84rem; }
 footer p { max-width: 46rem; }
-@media print { main { padding: 0; max-width: none; } h2 { break-after: avoid; } figure, li { break-inside: avoid; } }
+@media print {
+  main { padding: 0; max-width: none; } h2 { break-after: avoid; } figure, li { break-inside: avoid; }
+}
 """

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from training.click_log import LoadedLog
 from training.report.data import Bin, LogSummary
+from training.report.wording import instant
 from training.sessions import MIN_CLICKS, Sessions, Split
 
 LONGEST_SHOWN = 20
@@ -76,12 +77,12 @@ def doubling_bins(support: NDArray[np.int64]) -> list[Bin]:
 
 
 def timeline_bins(train: Sessions, test: Sessions) -> list[Bin]:
-    """Clicks by the time at which their session ended; labels are the start of each span, ms."""
+    """Clicks by the time at which their session ended; a label is the start of its span."""
     first = int(min(train.last_ms.min(), test.last_ms.min()))
     last = int(max(train.last_ms.max(), test.last_ms.max()))
     edges = np.linspace(first, max(last, first + 1), TIMELINE_BINS + 1)
     counted = [np.histogram(part.last_ms, edges, weights=part.lengths)[0] for part in (train, test)]
     return [
-        Bin(f"{int(edge)}", float(train_clicks), float(test_clicks))
+        Bin(instant(int(edge)), float(train_clicks), float(test_clicks))
         for edge, train_clicks, test_clicks in zip(edges[:-1], *counted, strict=True)
     ]

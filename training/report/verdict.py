@@ -1,8 +1,8 @@
 """Whether the model is worth serving, next to what needs no training."""
 
+from training.evaluation import verdict
 from training.report.data import ReportData
-from training.report.standin import verdict
-from training.report.wording import K, best_baseline
+from training.report.wording import K
 
 
 def verdict_of(data: ReportData) -> str:
@@ -11,6 +11,8 @@ def verdict_of(data: ReportData) -> str:
 
 
 def beats_baselines(data: ReportData) -> bool:
-    """Whether recall@20 is above that of every baseline."""
-    best = best_baseline(data.baselines)
-    return best is None or data.evaluation.overall.recall[K] > data.baselines[best].recall[K]
+    """Whether both recall@20 and MRR@20 are above those of every baseline."""
+    own = data.evaluation.overall
+    return all(
+        own.recall[K] > found.recall[K] and own.mrr[K] > found.mrr[K] for found in data.baselines.values()
+    )

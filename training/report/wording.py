@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-from training.evaluation import Metrics
-
 K = "20"
 
 
@@ -47,13 +45,3 @@ def instant(at_ms: int) -> str:
         return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
     except (ValueError, OverflowError, OSError):
         return f"{at_ms} ms"
-
-
-def day(at_ms: int) -> str:
-    """The day of a time in UTC."""
-    return instant(at_ms)[:10]
-
-
-def best_baseline(baselines: dict[str, Metrics]) -> str | None:
-    """Name of the baseline with the highest recall@20; None without baselines."""
-    return max(baselines, key=lambda name: baselines[name].recall[K]) if baselines else None
