@@ -8,7 +8,7 @@ from typing import Literal
 
 from training.evaluation import Metrics
 from training.report.data import Bin, ReportData
-from training.report.wording import K, count, percent, score
+from training.report.wording import K, count, score
 
 Kind = Literal["model", "serving", "baseline"]
 
@@ -161,9 +161,9 @@ def log_shape(data: ReportData) -> list[Columns]:
         ),
         Columns(
             "Popularity of the items",
-            f"items by training clicks; {percent(log.half_items_share)} of them hold half",
+            "items by their clicks in the training part",
             log.item_clicks,
-            _spread([b.label.split("–")[0] for b in log.item_clicks], 8),
+            _spread([b.label.split("–")[0] for b in log.item_clicks], 12),
             "Items by number of training clicks: "
             + ", ".join(f"{b.label}: {count(b.train)}" for b in log.item_clicks),
         ),
@@ -171,11 +171,11 @@ def log_shape(data: ReportData) -> list[Columns]:
 
 
 def _spread(labels: list[str], shown: int) -> dict[int, str]:
-    """About so many of the labels, evenly spaced, by their places; the first and the last are among them."""
-    if len(labels) <= shown:
-        return dict(enumerate(labels))
-    places = {round(index * (len(labels) - 1) / (shown - 1)) for index in range(shown)}
-    return {place: labels[place] for place in sorted(places)}
+    """At most so many of the labels, evenly spaced, by their places, and the last one."""
+    last = len(labels) - 1
+    step = max(1, -(-last // max(1, shown - 1)))
+    places = [place for place in range(0, last, step) if last - place >= step / 2]
+    return {place: labels[place] for place in (*places, last)}
 
 
 def _recall(found: Metrics) -> float:

@@ -36,7 +36,8 @@ class LogSummary(msgspec.Struct, frozen=True):
         one_click_sessions: sessions with nothing to predict, left out of both parts.
         items_train: size of the catalogue: items of the training part.
         events_train, events_test, sessions_train, sessions_test: of the two parts.
-        first_ms, last_ms: event times, ms since the epoch.
+        first_ms, last_ms: event times of the log, ms since the epoch.
+        learned_until_ms: the last click of the training part.
         median_length, longest: clicks of the sessions of both parts.
         half_items_share: the most clicked items that hold half of the training clicks, as a share of items.
         lengths: sessions by number of clicks.
@@ -57,6 +58,7 @@ class LogSummary(msgspec.Struct, frozen=True):
     sessions_test: int
     first_ms: int
     last_ms: int
+    learned_until_ms: int
     median_length: float
     longest: int
     half_items_share: float

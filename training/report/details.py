@@ -17,7 +17,10 @@ def facts_of_log(data: ReportData) -> Markup:
         ("Training part", f"{count(log.events_train)} clicks in {count(log.sessions_train)} sessions"),
         ("Test part", f"{count(log.events_test)} clicks in {count(log.sessions_test)} sessions"),
         ("Sessions of one click", f"{count(log.one_click_sessions)}, left out: nothing to predict"),
-        ("Catalogue", f"{count(log.items_train)} items seen in training"),
+        (
+            "Catalogue",
+            f"{count(log.items_train)} items, {percent(log.half_items_share)} of them make half the clicks",
+        ),
     ]
     times: list[tuple[str, Child]] = [
         ("First click", instant(log.first_ms)),
@@ -32,7 +35,7 @@ def facts_of_log(data: ReportData) -> Markup:
     ]
     return joined(
         tag("div", _pairs(parts), _pairs(times), class_="two", style="margin-top:1.6rem"),
-        tag("ul", *notes) if notes else None,
+        tag("ul", *notes, class_="notes") if notes else None,
     )
 
 

@@ -35,7 +35,7 @@ def model_card(data: ReportData, pictures: list[str]) -> str:
         "## How it was made",
         _made(data),
         "## What is in it, and what is not",
-        _inside(data),
+        _inside(),
     )
     return "\n\n".join(sections) + "\n"
 
@@ -49,41 +49,40 @@ def weaknesses(data: ReportData) -> list[str]:
             f"Rare items: recall@20 is {_recall(groups['tail'])} where the next click is on a rare item,"
             f" {_recall(groups['head'])} where it is on a popular one."
         )
-    positions = [(name, metrics) for name, metrics in found.by_position if metrics.targets]
-    if positions:
-        worst, metrics = min(positions, key=lambda row: row[1].recall[K])
+    positions = [(metrics.recall[K], name) for name, metrics in found.by_position if metrics.targets]
+    if len(positions) > 1:
+        (worst, after), (best, after_best) = min(positions), max(positions)
         said.append(
-            f"Place in the session: it does worst after {worst} clicks seen, recall@20 {_recall(metrics)}"
-            f" on {count(metrics.targets)} clicks."
+            f"Place in the session: recall@20 goes from {score(worst)} after {after} clicks"
+            f" to {score(best)} after {after_best}."
         )
     said.append(
-        f"New items: {percent(found.unknown_share)} of the clicks to predict were on items that it does not"
-        " know. It never recommends those; train again to teach them."
+        "New items: it never recommends what its training did not hold, until it is trained again."
+        f" {percent(found.unknown_share)} of the held-out clicks to predict were on such items."
     )
     if K in found.coverage:
         said.append(
             f"Reach: {percent(found.coverage[K])} of the catalogue appeared in a list of twenty on the test"
             " part; the rest is hardly ever shown."
         )
-    said.append(
-        f"Age: it learned up to {instant(data.log.last_ms)}, the test part included in no way. Tastes move on."
-    )
+    said.append(f"Age: the newest session it learned from ended {instant(data.log.learned_until_ms)}.")
     return said
 
 
 def _what(data: ReportData) -> str:
     shape = data.architecture
     return (
-        f"A session model that recommends what a visitor will click next, from nothing but the clicks of the"
-        f" running session. It is a recurrent network ({shape.cell.upper()}, {shape.hidden_size} wide) over a"
-        f" catalogue of {count(shape.items)} items, made on {instant(data.created_at_ms)} by `nextclick train`."
+        "A session model that recommends what a visitor will click next, from nothing but the clicks of the"
+        f" running session. It is a recurrent network ({shape.cell.upper()}, {shape.hidden_size} wide) over"
+        f" a catalogue of {count(shape.items)} items, made by `nextclick train`"
+        f" on {instant(data.created_at_ms)}."
     )
 
 
 def _use() -> str:
     return (
-        "For ranking items of the same shop or site, in running sessions, by a nextclick worker. It is not made"
-        " to judge people, to set prices, or to rank items of another catalogue."
+        "For ranking items of the same shop or site, in running sessions, by a nextclick worker. It is not"
+        " made to judge people, to set prices, or to rank items of another catalogue."
     )
 
 
@@ -100,12 +99,12 @@ def _good(data: ReportData) -> str:
         for name, metrics in rows
     ]
     error = (
-        f"The sampling error is {score(found.recall_error)} of recall@20 and {score(found.mrr_error)} of MRR@20."
-        " Every next click is ranked against the whole catalogue, ties count against the model. *Every click*"
-        " counts clicks on unknown items, too, as misses."
+        f"The sampling error is {score(found.recall_error)} of recall@20 and {score(found.mrr_error)}"
+        " of MRR@20. Every next click is ranked against the whole catalogue, ties count against the model."
+        " *Every click* counts clicks on unknown items, too, as misses."
     )
     said = (
-        f"Of {count(found.overall.targets)} held-out clicks, {percent(found.overall.recall[K])} were among its"
+        f"Of {count(found.overall.targets)} held-out clicks, {percent(found.overall.recall[K])} were in its"
         f" twenty recommendations. {verdict_of(data)}"
     )
     return "\n\n".join((said, "\n".join(table), error))
@@ -118,7 +117,7 @@ def _learned_from(data: ReportData) -> str:
         f"- Training part: {count(log.events_train)} clicks, {count(log.sessions_train)} sessions,"
         f" {count(log.items_train)} items; test part: {count(log.events_test)} clicks,"
         f" {count(log.sessions_test)} sessions.",
-        f"- Clicks from {instant(log.first_ms)} to {instant(log.last_ms)}: {span(log.last_ms - log.first_ms)}.",
+        f"- From {instant(log.first_ms)} to {instant(log.last_ms)}: {span(log.last_ms - log.first_ms)}.",
     ]
     if origin.file_sha256 is not None:
         lines.append(f"- sha256 of the file: `{origin.file_sha256}`")
@@ -141,23 +140,25 @@ def _made(data: ReportData) -> str:
     ]
     said = (
         f"{seconds(data.cost.fit_s)} of training, {count(data.cost.events_per_s)} clicks per second,"
-        f" {count(data.cost.peak_rss_mb)} MB at most; {versions}. Settings that were not left at their defaults:"
+        f" {count(data.cost.peak_rss_mb)} MB at most; {versions}."
+        " The seed, and the settings that were not left at their defaults:"
     )
     return said + "\n\n" + "\n".join(lines)
 
 
-def _inside(data: ReportData) -> str:
+def _inside() -> str:
     return (
         "The weights hold one vector per item and the network. There are no session or user ids in it and no"
-        " click log; the item ids are in `items.json`. `report.html` shows a few held-out sessions without"
-        " their ids. No file of the model is code. The worker checks `manifest.json` and the files named there;"
-        " this card and the report are for people, and a model without them serves just as well."
+        " click log; the item ids are in `items.json`. `report.html` and `report.json` show a few held-out"
+        " sessions without their ids. No file of the model is code. The worker checks `manifest.json` and the"
+        " files named there; this card and the report are for people, and a model without them serves just as"
+        " well."
     )
 
 
 def code(value: str) -> str:
     """Foreign text as inline code of one line, so that nothing in it is taken for Markdown or HTML."""
-    # A backtick or a bar would end the span or the table cell; so would a line break, which `shortened` takes.
+    # A backtick or a bar would end the span or the cell; so would a line break, which `shortened` takes.
     return f"`{shortened(value, 120).replace('`', chr(0x2B9)).replace('|', chr(0xA6))}`"
 
 

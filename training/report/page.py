@@ -130,7 +130,7 @@ def _score_table(data: ReportData) -> Markup:
         rows.append(("serving model", data.serving, None))
     rows += [(name, found, None) for name, found in data.baselines.items()]
     rows.append(("this model, every click", data.evaluation.all_targets, None))
-    kinds = (tag("th", name, class_="num", colspan=len(CUTOFFS)) for name in ("Recall", "MRR", "NDCG"))
+    kinds = (tag("th", name, class_="kind", colspan=len(CUTOFFS)) for name in ("Recall", "MRR", "NDCG"))
     names = [f"@{k}" for _ in range(3) for k in CUTOFFS]
     head = joined(
         tag("tr", tag("th", ""), *kinds),

@@ -42,7 +42,7 @@ def pictures(groups: dict[str, list[Chart]]) -> dict[str, bytes]:
         )
         figure.get_layout_engine().set(w_pad=0.15, h_pad=0.1, wspace=0.06)  # type: ignore[union-attr, call-arg]
         for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
-            _draw(axes, chart)
+            _draw(axes, chart, max(_rows(chart) for chart in charts))
         buffer = io.BytesIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a glyph that the font lacks is drawn as a box
@@ -52,24 +52,31 @@ def pictures(groups: dict[str, list[Chart]]) -> dict[str, bytes]:
 
 
 def _height_in(chart: Chart) -> float:
-    return 0.95 + 0.27 * max(len(chart.bars), 3) if isinstance(chart, Bars) else 2.5
+    return 0.95 + 0.27 * max(len(chart.bars), 3) if isinstance(chart, Bars) else 2.4
 
 
-def _draw(axes: "Axes", chart: Chart) -> None:
-    axes.set_title(chart.title, loc="left", color=INK, fontsize=10.5, fontweight="bold", pad=22)
-    axes.text(0, 1.0, chart.subtitle, transform=axes.transAxes, color=MUTED, fontsize=8, va="bottom",
-              parse_math=False).set_position((0, 1.0 + 0.16 / _height_in(chart)))  # fmt: skip
+def _rows(chart: Chart) -> int:
+    return len(chart.bars) if isinstance(chart, Bars) else 0
+
+
+def _draw(axes: "Axes", chart: Chart, rows: int) -> None:
+    """Draw a chart; `rows` are the most bars of any chart beside it, so that all bars are equally thick."""
+    axes.set_title(chart.title, loc="left", color=INK, fontsize=10.5, fontweight="bold", pad=26)
+    axes.annotate(
+        chart.subtitle, (0, 1), xytext=(0, 13), xycoords="axes fraction", textcoords="offset points",
+        color=MUTED, fontsize=8, parse_math=False,
+    )  # fmt: skip
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelcolor=MUTED, labelsize=8.5)
     if isinstance(chart, Bars):
-        _bars(axes, chart)
+        _bars(axes, chart, rows)
     elif isinstance(chart, Line):
         _line(axes, chart)
     else:
         _columns(axes, chart)
 
 
-def _bars(axes: "Axes", chart: Bars) -> None:
+def _bars(axes: "Axes", chart: Bars, rows: int) -> None:
     places = list(range(len(chart.bars)))
     axes.barh(
         places, [bar.value for bar in chart.bars], height=0.62, color=[FILL[bar.kind] for bar in chart.bars]
@@ -87,7 +94,7 @@ def _bars(axes: "Axes", chart: Bars) -> None:
     axes.set_yticks(places, labels, parse_math=False)
     axes.set_xlim(0, largest * 1.15)
     axes.set_xticks([])
-    axes.invert_yaxis()
+    axes.set_ylim(rows - 0.5, -0.5)
 
 
 def _line(axes: "Axes", chart: Line) -> None:
@@ -117,8 +124,8 @@ def _columns(axes: "Axes", chart: Columns) -> None:
     total = [below + above for below, above in zip(train, test, strict=True)]
     highest = max(places, key=lambda place: total[place])
     axes.annotate(
-        count(total[highest]), (highest, total[highest]), xytext=(0, 3), textcoords="offset points", ha="center",
-        fontsize=8.5, color=INK, fontweight="bold",
+        count(total[highest]), (highest, total[highest]), xytext=(0, 3), textcoords="offset points",
+        ha="center", fontsize=8.5, color=INK, fontweight="bold",
     )  # fmt: skip
     if any(test):
         axes.text(
@@ -128,6 +135,9 @@ def _columns(axes: "Axes", chart: Columns) -> None:
             0.99, 0.86, "test", transform=axes.transAxes, ha="right", va="top", color=FILL["test"], fontsize=8
         )
     axes.set_xticks(list(chart.ticks), list(chart.ticks.values()), parse_math=False)
+    if len(chart.ticks) > 1:
+        axes.get_xticklabels()[0].set_horizontalalignment("left" if len(places) > 30 else "center")
+        axes.get_xticklabels()[-1].set_horizontalalignment("right" if len(places) > 30 else "center")
     axes.set_yticks([])
     axes.margins(x=0.01, y=0.14)
     axes.spines["bottom"].set(visible=True, color=RULE)

@@ -81,15 +81,19 @@ th { text-align: left; font-weight: 400; }
 .grid th, .grid td { padding: .36rem .9rem .36rem 0; border-bottom: 1px solid var(--rule); }
 .grid thead th { font-size: .82rem; color: var(--muted); white-space: nowrap; }
 .grid tbody th { white-space: nowrap; }
+.notes { margin: 1rem 0 0; padding-left: 1.1rem; font-size: .84rem; color: var(--muted); }
+.scores tbody th { position: sticky; left: 0; background: var(--paper); padding-right: .4rem; }
 .scores { font-size: .86rem; }
-.scores thead tr:first-child th { border: 0; padding-bottom: 0; color: var(--ink); font-weight: 600; }
+.scores thead tr:first-child th { border: 0; padding-bottom: 0; color: var(--ink);
+                               font-weight: 600; text-align: left; }
 .scores th.num, .scores td.num { padding: .36rem 0 .36rem .8rem; }
+.scores .kind { padding-left: 1.7rem; }
 .scores tr > .num:nth-child(4n + 2) { padding-left: 1.7rem; }
 .grid .own th, .grid .own td { font-weight: 600; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 3rem;
        align-items: start; }
 .wrap td { overflow-wrap: anywhere; white-space: normal; text-align: left; }
-.wrap th { vertical-align: top; color: var(--muted); }
+.wrap th { width: 40%; vertical-align: top; color: var(--muted); }
 .mark { display: inline-block; margin-left: .5rem; padding: 0 .45rem; border-radius: 1rem; font-size: .76rem;
         background: var(--model-soft); color: var(--model); white-space: nowrap; }
 .mark.chosen { background: var(--soft); color: var(--muted); }

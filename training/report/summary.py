@@ -32,6 +32,7 @@ def summarise(loaded: LoadedLog, split: Split) -> LogSummary:
         sessions_test=len(test),
         first_ms=int(np.min(clicks.timestamp_ms)),
         last_ms=int(np.max(clicks.timestamp_ms)),
+        learned_until_ms=int(train.last_ms.max()),
         median_length=float(np.median(lengths)),
         longest=int(lengths.max()),
         half_items_share=half_items_share(support),
