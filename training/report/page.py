@@ -128,7 +128,8 @@ def _score_table(data: ReportData) -> Markup:
     rows: list[tuple[str, Metrics, str | None]] = [("this model", data.evaluation.overall, "own")]
     if data.serving is not None:
         rows.append(("serving model", data.serving, None))
-    rows += [(name, found, None) for name, found in data.baselines.items()]
+    best_first = sorted(data.baselines.items(), key=lambda row: -row[1].recall[K])
+    rows += [(name, found, None) for name, found in best_first]
     rows.append(("this model, every click", data.evaluation.all_targets, None))
     kinds = (tag("th", name, class_="kind", colspan=len(CUTOFFS)) for name in ("Recall", "MRR", "NDCG"))
     names = [f"@{k}" for _ in range(3) for k in CUTOFFS]

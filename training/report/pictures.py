@@ -140,5 +140,5 @@ def _columns(axes: "Axes", chart: Columns) -> None:
         axes.get_xticklabels()[-1].set_horizontalalignment("right" if len(places) > 30 else "center")
     axes.set_yticks([])
     axes.margins(x=0.01)
-    axes.set_ylim(0, 1.14 * max(1.0, max(total)))
+    axes.set_ylim(0, 1.14 * max(1.0, total[highest]))
     axes.spines["bottom"].set(visible=True, color=RULE)
