@@ -10,7 +10,6 @@ Baselines, and the model compared with, are scored on the targets of the first.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -35,8 +34,7 @@ from training.model_store import load_model, model_version, save_model
 from training.network import Network, weights
 from training.progress import Progress, Report
 from training.report import standin
-from training.report.data import ReportData
-from training.report.files import write_report
+from training.report.files import try_report
 from training.report.gather import EpochRecorder, report_data
 from training.sessions import UNKNOWN, Split, SplitRule, rows_in, split_log
 from training.settings import (
@@ -172,7 +170,7 @@ def train(
     if recorder is None:
         return result
     support = np.bincount(split.train.items, minlength=items)
-    trouble = _write_report(
+    trouble = try_report(
         result.model_folder,
         lambda: report_data(
             loaded,
@@ -200,14 +198,6 @@ def _recorder(loaded: LoadedLog, split: Split, settings: TrainSettings, now_ms: 
     return EpochRecorder(
         split, lambda network: session_model(Artefact(blank, "", split.item_ids, weights(network)))
     )
-
-
-def _write_report(folder: Path, gather: Callable[[], ReportData]) -> str:
-    """Write the report; what went wrong, as a sentence. The model is safe by now, and stays so."""
-    try:
-        return write_report(folder, gather())
-    except Exception as error:  # noqa: BLE001 - whatever it is, a model is not lost for its report
-        return f"no report: {error!r}"
 
 
 def score_fields(prefix: str, found: Scores) -> dict[str, float]:

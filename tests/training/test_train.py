@@ -103,7 +103,7 @@ def test_a_model_is_not_lost_for_its_report(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.train.write_report", fail)
+    monkeypatch.setattr("training.report.files.write_report", fail)
     quick = TrainSettings(hidden_size=8, epochs=1)
     result = train(habit_log(80), TestShare(0.2), quick, tmp_path, NOW_MS, silent)
     assert "No space left on device" in result.report_trouble

@@ -3,6 +3,7 @@ them.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -28,10 +29,7 @@ def write_report(folder: Path, data: ReportData) -> str:
     Raises:
         OSError: a file cannot be written. Those written before are whole.
     """
-    try:
-        plots, missing = pictures(chart_groups(data)), ""
-    except NoMatplotlibError:
-        plots, missing = {}, "no PNG plots: they need matplotlib, pip install 'nextclick[report]'"
+    plots, missing = _drawn(data)
     if plots:
         (folder / PLOTS_FOLDER).mkdir(exist_ok=True)
     names = [f"{PLOTS_FOLDER}/{name}.png" for name in plots]
@@ -41,6 +39,27 @@ def write_report(folder: Path, data: ReportData) -> str:
     _replace(folder / CARD_FILE, model_card(data, names).encode())
     _replace(folder / REPORT_FILE, page(data).encode())
     return missing
+
+
+def try_report(folder: Path, gather: Callable[[], ReportData]) -> str:
+    """Gather and write the report of a model that is safely stored; what it lacks and why, as a sentence.
+
+    Raises nothing: whatever goes wrong with a report, a model is not lost for it.
+    """
+    try:
+        return write_report(folder, gather())
+    except Exception as error:  # noqa: BLE001 - see above
+        return f"no report: {error!r}"
+
+
+def _drawn(data: ReportData) -> tuple[dict[str, bytes], str]:
+    """The plots, and why there are none."""
+    try:
+        return pictures(chart_groups(data)), ""
+    except NoMatplotlibError:
+        return {}, "no PNG plots: they need matplotlib, pip install 'nextclick[report]'"
+    except Exception as error:  # noqa: BLE001 - a broken matplotlib must not cost the page, which needs none
+        return {}, f"no PNG plots: matplotlib failed with {error!r}"
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -41,6 +41,15 @@ def test_without_matplotlib_the_rest_is_there(tmp_path: Path, monkeypatch: pytes
     assert "<svg" in (tmp_path / REPORT_FILE).read_text()
 
 
+def test_a_broken_matplotlib_costs_the_plots_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> dict[str, bytes]:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("training.report.files.pictures", fail)
+    assert "no font" in write_report(tmp_path, report_data())
+    assert names(tmp_path) == FILES
+
+
 def test_a_second_report_replaces_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     write_report(tmp_path, report_data())
