@@ -86,8 +86,9 @@ def train(
         result = train_model(
             loaded, rule, settings, models, now_ms, progress, compare_with, with_report=report
         )
-    if result.report_trouble:
-        console.print(result.report_trouble, markup=False, highlight=False, soft_wrap=True)
+    if report:
+        said = result.report_trouble or f"report: {result.model_folder / 'report.html'}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     if json:
         print(orjson.dumps(result.fields()).decode())  # noqa: T201
     else:
