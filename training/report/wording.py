@@ -21,9 +21,9 @@ def percent(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    """A duration: 0.42 s, 4.2 s, 3 min 20 s, 2 h 5 min."""
     if value < 60:
-        return f"{value:.1f} s"
+        return f"{value:.1f} s" if value >= 1 else f"{value:.2f} s"
     minutes, left = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"

@@ -52,6 +52,15 @@ def test_a_model_that_loses_says_so_in_both() -> None:
         assert ('class="alert"' in page(data)) is loses
 
 
+def test_few_targets_are_a_warning() -> None:
+    data = report_data()
+    few = msgspec.structs.replace(data.evaluation, overall=metrics(0.7, 0.3, 46), recall_error=0.0)
+    said = read(page(report_data(evaluation=few))).said
+    assert "Few clicks were held out" in said
+    assert "sampling error not known" in said
+    assert "Few clicks were held out" not in read(page(data)).said
+
+
 def test_bars_are_sorted_and_start_at_zero() -> None:
     drawn = page(report_data(baselines=LOSING))
     first = drawn[drawn.index('class="bars"') :]
