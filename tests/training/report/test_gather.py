@@ -173,3 +173,13 @@ def test_settings_say_where_they_come_from() -> None:
         ("threads", "chosen"),
         ("seed", "default"),
     ]
+
+
+@pytest.mark.parametrize("odd", [0, 17, 33, 49])
+def test_a_single_miss_among_hits_is_shown(odd: int) -> None:
+    """Of five items each is among the first twenty; the sixth is unknown to the model."""
+    rows = np.array([0, 1, 2, 3, 4, UNKNOWN], np.int32)
+    clicks = [[0, 1, 2, 5] if session == odd else [0, 1, 2, 3] for session in range(50)]
+    chosen = pick_examples(random_model(5), sessions_of(*clicks), list("012345"), rows)
+    assert len(chosen) == 4
+    assert [is_hit(step) for steps in chosen for step in steps].count(False) == 1
