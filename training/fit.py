@@ -43,7 +43,7 @@ class EpochEnd:
         epoch, epochs: this one, from 1, and how many there are.
         loss: mean over the epoch.
         network: as it is now; to look at, it will be trained on.
-        seconds: of training until here.
+        seconds: of training until here, without what `on_epoch` took.
         losses: of every epoch until here, also of those before a resume.
     """
 
@@ -245,7 +245,8 @@ def _run_epoch(
         checkpoints.save(run.state())
     if on_epoch is not None:
         losses = tuple(at.losses)
-        on_epoch(EpochEnd(at.epoch - 1, plan.epochs, losses[-1], run.network, at.seconds, losses))
+        with meter.left_out():
+            on_epoch(EpochEnd(at.epoch - 1, plan.epochs, losses[-1], run.network, at.seconds, losses))
 
 
 def learning_rate(settings: TrainSettings, progress: float) -> float:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from training.checkpoint import Position
@@ -49,6 +50,15 @@ class Meter:
         if self._steps == REPORT_EVERY_STEPS or at.learned == self._events_total:
             self.check()
             self._pass_on()
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """What is done in this block is no training: its time does not count."""
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._started_s += time.perf_counter() - began_s
 
     def check(self) -> None:
         """Look at the mean loss since the last report.

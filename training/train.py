@@ -10,7 +10,7 @@ Baselines, and the model compared with, are scored on the targets of the first.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,8 @@ from training.fitting import AS_USUAL, FitOptions, Fitted, fit_split
 from training.model_store import load_model, model_version
 from training.network import weights
 from training.progress import Report
+from training.report.files import try_report
+from training.report.gather import EpochRecorder, report_data
 from training.score import evaluate_on, full_fields, manifest_scores, score_fields, serving_metrics
 from training.sessions import Split, SplitRule, split_log
 from training.settings import (
@@ -42,7 +44,7 @@ from training.settings import (
     embedding_dropout_for,
     epochs_for,
 )
-from worker.core.session_model import session_model
+from worker.core.session_model import laid_out, session_model
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class TrainResult:
         serving_version, serving: the model compared with and its scores over the headline targets, None
             where there was none.
         interrupted: training ended before its time.
+        report_trouble: what the report beside the model lacks, and why; a sentence for the user.
     """
 
     log: str
@@ -74,6 +77,7 @@ class TrainResult:
     serving_version: str | None = None
     serving: Metrics | None = None
     interrupted: bool = False
+    report_trouble: str = ""
 
     def fields(self) -> dict[str, object]:
         """The result as JSON fields, scores to six digits; flat but for `evaluation` and `baselines`."""
@@ -101,6 +105,8 @@ def train(
     report: Report,
     compare_with: Path | None = None,
     options: FitOptions = AS_USUAL,
+    *,
+    with_report: bool = True,
 ) -> TrainResult:
     """Train a model, score it, write it.
 
@@ -113,6 +119,7 @@ def train(
         report: called often.
         compare_with: folder of another model, scored on the same targets; what it does not know it misses.
         options: warm start, checkpoints, interruption.
+        with_report: write report, plots and model card beside the model.
 
     Raises:
         TrainingError: see its children.
@@ -127,6 +134,9 @@ def train(
         raise SplitError(
             "no test session has two clicks on items that training has seen: hold out another part"
         )
+    recorder = _recorder(split, settings) if with_report else None
+    if recorder is not None:
+        options = replace(options, on_epoch=recorder)
     fitted = fit_split(split, settings, store, _source(loaded), options, report)
     tensors = weights(fitted.network)
     files = pack_files(split.item_ids, tensors)
@@ -150,8 +160,33 @@ def train(
         serving=compared,
         interrupted=fitted.interrupted,
     )
-    fitted.save(store, msgspec.structs.replace(draft, scores=manifest_scores(found, baselines)), files)
-    return result
+    manifest = msgspec.structs.replace(draft, scores=manifest_scores(found, baselines))
+    fitted.save(store, manifest, files)
+    if recorder is None:
+        return result
+    trouble = try_report(
+        result.model_folder,
+        lambda: report_data(
+            loaded,
+            split,
+            settings,
+            manifest,
+            model,
+            found,
+            baselines,
+            recorder,
+            events_per_s=result.train_events_per_s,
+            total_s=result.seconds,
+            serving_version=result.serving_version,
+            serving=result.serving,
+        ),
+    )
+    return replace(result, report_trouble=trouble)
+
+
+def _recorder(split: Split, settings: TrainSettings) -> EpochRecorder:
+    wanted = architecture_for(settings, len(split.item_ids))
+    return EpochRecorder(split, lambda network: laid_out("", split.item_ids, wanted, weights(network)))
 
 
 def _manifest(

@@ -69,6 +69,7 @@ def train(
     compare_with: Path | None = None,
     settings: Recipe = _SETTINGS,
     beginning: BeginningOptions = _BEGINNING,
+    report: bool = True,
     json: Annotated[bool, Parameter(negative=())] = False,
     connection: Connection = _CONNECTION,
 ) -> int:
@@ -97,15 +98,17 @@ def train(
         Folder that the model's own folder is made in, named after its version.
     compare_with
         Folder of another model, to be scored on the same clicks.
+    report
+        Write report.html, MODEL_CARD.md and plots into the model's folder.
     json
         Print one line of JSON with all scores at the end, instead of the tables.
     """
     if beginning.new_since is not None and beginning.start_from is None:
         raise UsageError("--new-since goes with --from")
     console = Console(stderr=True)
-    with shown_progress(console) as report:
+    with shown_progress(console) as progress:
         rule = clicks.rule()
-        loaded = clicks.load(file, connection, report)
+        loaded = clicks.load(file, connection, progress)
         show_log(console, loaded)
         from training.train import train as train_model
 
@@ -116,7 +119,11 @@ def train(
 
         with first_interrupt(say, _ON_INTERRUPT) as interrupted:
             options = _fit_options(beginning, interrupted, say)
-            result = train_model(loaded, rule, settings, models, now_ms, report, compare_with, options)
+            result = train_model(
+                loaded, rule, settings, models, now_ms, progress, compare_with, options, with_report=report
+            )
+    if report:
+        say(result.report_trouble or f"report: {result.model_folder / 'report.html'}")
     if json:
         print(orjson.dumps(result.fields()).decode())  # noqa: T201
     else:

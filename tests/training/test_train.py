@@ -7,14 +7,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas.model_manifest import ITEMS_FILE, WEIGHTS_FILE, OffsetRange
+from schemas.model_manifest import ITEMS_FILE, MANIFEST_FILE, WEIGHTS_FILE, OffsetRange
 from tests.training.logs import NOW_MS, habit_log, log_of
 from training.child import MAX_LINE_CHARS
 from training.click_log import LoadedLog
 from training.errors import SplitError
 from training.evaluation import Evaluation
-from training.model_store import load_model
+from training.model_store import list_models, load_model
 from training.progress import Progress, silent
+from training.report.data import ReportData
 from training.score import score_model
 from training.sessions import TestSessions, TestShare
 from training.settings import TrainSettings
@@ -86,6 +87,46 @@ def test_every_stage_reports_to_its_end(trained: tuple[TrainResult, list[Progres
         stage: report.total for stage, report in last.items()
     }
     assert set(last) == {"fit", "evaluate", "baselines"}
+
+
+def test_the_report_lies_beside_the_model_and_is_no_part_of_it(tmp_path: Path) -> None:
+    """Altered, broken or gone: the model is what the manifest says."""
+    quick = TrainSettings(hidden_size=8, epochs=2)
+    result = train(habit_log(80), TestShare(0.2), quick, tmp_path, NOW_MS, silent)
+    assert result.report_trouble == ""
+    folder = result.model_folder
+    artefact = load_model(folder)[0]
+    assert set(artefact.manifest.files) == {WEIGHTS_FILE, ITEMS_FILE}
+    shown = msgspec.json.decode((folder / "report.json").read_bytes(), type=ReportData)
+    assert [point.epoch for point in shown.epochs] == [1, 2]
+    assert shown.evaluation.overall.recall["20"] == result.model.recall[20]
+    assert shown.log.events_train == result.events_train
+    assert shown.provenance.files == artefact.manifest.files
+    assert result.model_version in (folder / "report.html").read_text()
+    (folder / "report.html").write_text("<script>")
+    (folder / "MODEL_CARD.md").unlink()
+    assert load_model(folder)[0].manifest_sha256 == artefact.manifest_sha256
+    assert [(stored.path, stored.trouble) for stored in list_models(tmp_path)] == [(folder, "")]
+
+
+def test_a_model_is_not_lost_for_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.report.files.write_report", fail)
+    quick = TrainSettings(hidden_size=8, epochs=1)
+    result = train(habit_log(80), TestShare(0.2), quick, tmp_path, NOW_MS, silent)
+    assert "No space left on device" in result.report_trouble
+    assert load_model(result.model_folder)[0].manifest.model_version == result.model_version
+
+
+def test_without_a_report_the_files_are_the_same(tmp_path: Path) -> None:
+    quick = TrainSettings(hidden_size=8, epochs=2)
+    result = train(habit_log(80), TestShare(0.2), quick, tmp_path / "a", NOW_MS, silent, with_report=False)
+    assert {path.name for path in result.model_folder.iterdir()} == {WEIGHTS_FILE, ITEMS_FILE, MANIFEST_FILE}
+    reported = train(habit_log(80), TestShare(0.2), quick, tmp_path / "b", NOW_MS, silent)
+    for name in (WEIGHTS_FILE, ITEMS_FILE, MANIFEST_FILE):
+        assert (result.model_folder / name).read_bytes() == (reported.model_folder / name).read_bytes()
 
 
 def test_same_log_same_files(tmp_path: Path) -> None:

@@ -56,9 +56,13 @@ def test_train_then_evaluate(log: Path, capsys: pytest.CaptureFixture[str]) -> N
     for name in ("VS-kNN", "recent popularity", "after 1 click", "head of the catalogue", "±", "The model"):
         assert name in shown_tables
     assert scored["verdict"] in shown_tables
-    compare = ["--compare-with", trained["model_folder"]]
+    folder = Path(trained["model_folder"])
+    assert (folder / "report.html").is_file()
+    assert (folder / "MODEL_CARD.md").is_file()
+    compare = ["--no-report", "--compare-with", trained["model_folder"]]
     assert run(["train", str(log), "--models", str(store), "--seed", "2", *quick, *compare], debug=False) == 0
     assert "nextclick models announce" in capsys.readouterr().out
+    assert len(list(store.glob("*/manifest.json"))) == len(list(store.glob("*/report.html"))) + 1
 
 
 @pytest.mark.parametrize(

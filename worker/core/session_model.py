@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from schemas.model_artefact import Artefact, layer_suffix
+from schemas.model_artefact import Artefact, Tensors, layer_suffix
 from schemas.model_manifest import CELL_SHAPES, Architecture, Cell, Score
 from worker.core.hidden_states import StateLayout
 from worker.core.step import CellWeights, QueryWeights, output, session_query, step, unit_items
@@ -65,12 +65,17 @@ class SessionModel:
 
 def session_model(artefact: Artefact) -> SessionModel:
     """Lay out the tensors of a checked artefact for serving."""
-    architecture = artefact.manifest.architecture
-    tensors = {name: torch.from_numpy(array) for name, array in artefact.tensors.items()}
+    manifest = artefact.manifest
+    return laid_out(manifest.model_version, artefact.items, manifest.architecture, artefact.tensors)
+
+
+def laid_out(version: str, items: list[str], architecture: Architecture, arrays: Tensors) -> SessionModel:
+    """Lay out tensors of this architecture for serving; all but the item matrix are shared, not copied."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     scored = tensors.get("output_embedding", tensors["embedding"])
     return SessionModel(
-        version=artefact.manifest.model_version,
-        items=artefact.items,
+        version=version,
+        items=items,
         embedding=tensors["embedding"],
         item_matrix=_by_columns(_scored_vectors(scored, architecture)),
         layers=tuple(_layer(tensors, layer) for layer in range(architecture.layers)),
