@@ -16,7 +16,6 @@ from training.precision import low_precision
 from training.settings import TrainSettings
 from training.workspace import Workspace
 
-
 compiled = njit(fastmath=REASSOCIATE)  # not kept on disk: what is tested lies in another file
 
 
