@@ -5,6 +5,9 @@ integer operations, which LLVM turns into vector code within the loops that use 
 
 A bfloat16 is the upper half of a float32, kept as uint16; `widen` and `narrow` take either kind, so that one
 kernel serves both precisions.
+
+numba keeps compiled code beside the source and compiles again when that file changes, not when a file that it
+imports from does: after a change here, delete training/__pycache__/*.nb?.
 """
 
 from collections.abc import Callable

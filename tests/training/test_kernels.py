@@ -6,31 +6,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numba import njit
 from numpy.typing import NDArray
 
 from training.crew import Crew
 from training.draws import ahead
-from training.kernels import exp, kernel, narrow, sigmoid, widen
+from training.kernels import REASSOCIATE, exp, narrow, sigmoid, widen
 from training.precision import low_precision
 from training.settings import TrainSettings
 from training.workspace import Workspace
 
+compiled = njit(fastmath=REASSOCIATE)  # not kept on disk: what is tested lies in another file
 
-@kernel
+
+@compiled  # type: ignore[misc]
 def exps(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """exp of each."""
     for i in range(len(x)):
         out[i] = exp(x[i])
 
 
-@kernel
+@compiled  # type: ignore[misc]
 def sigmoids(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """sigmoid of each."""
     for i in range(len(x)):
         out[i] = sigmoid(x[i])
 
 
-@kernel
+@compiled  # type: ignore[misc]
 def there_and_back(x: NDArray[np.float32], low: NDArray[Any], out: NDArray[np.float32]) -> None:
     """Narrow and widen again."""
     for i in range(len(x)):
