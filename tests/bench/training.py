@@ -98,10 +98,10 @@ def one_run(
 
     with tempfile.TemporaryDirectory() as store:
         result = train(loaded, rule, settings, Path(store), now_ms, report)
-    recall, targets = result.model.recall[20], result.model.targets
+    recall, targets = result.evaluation.overall.recall["20"], result.evaluation.overall.targets
     return {
         "recall@20": recall,
-        "mrr@20": result.model.mrr[20],
+        "mrr@20": result.evaluation.overall.mrr["20"],
         "train_events_per_s": result.train_events_per_s,
         "seconds": result.seconds,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

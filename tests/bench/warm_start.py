@@ -19,7 +19,8 @@ from rich.table import Table
 
 from schemas.model_artefact import Artefact, file_entries, pack_files
 from schemas.model_manifest import ModelManifest, TrainingData
-from training.evaluate import Scores, answerable, model_ranks, scores
+from training.evaluate import answerable, model_ranks
+from training.evaluation import HEADLINE, Metrics, metrics
 from training.fit import fit
 from training.log_file import read_click_log, read_test_sessions
 from training.network import Network, weights
@@ -28,7 +29,6 @@ from training.settings import TrainSettings, architecture_for
 from training.warm_start import TRAINED_UNTIL_MS, WarmStartSettings, warm_start
 from worker.core.session_model import session_model
 
-K = 20
 FIXTURE_MS = 1_700_000_000_000
 
 
@@ -37,7 +37,7 @@ class Row:
     """One line of the table."""
 
     name: str
-    scores: Scores
+    scores: Metrics
     seconds: float
 
 
@@ -51,12 +51,12 @@ def main() -> None:
         _show(console, name, rows)
         old, warm, full = rows
         found[name] = {
-            **{f"{key}_recall@{K}": round(row.scores.recall[K], 4) for key, row in _keys(rows)},
-            **{f"{key}_mrr@{K}": round(row.scores.mrr[K], 4) for key, row in _keys(rows)},
+            **{f"{key}_recall@{HEADLINE}": round(row.scores.recall[HEADLINE], 4) for key, row in _keys(rows)},
+            **{f"{key}_mrr@{HEADLINE}": round(row.scores.mrr[HEADLINE], 4) for key, row in _keys(rows)},
             **{f"{key}_seconds": round(row.seconds, 1) for key, row in _keys(rows)},
-            "recall_ratio": round(warm.scores.recall[K] / full.scores.recall[K], 4),
+            "recall_ratio": round(warm.scores.recall[HEADLINE] / full.scores.recall[HEADLINE], 4),
             "time_ratio": round(warm.seconds / full.seconds, 3),
-            "old_recall_ratio": round(old.scores.recall[K] / full.scores.recall[K], 4),
+            "old_recall_ratio": round(old.scores.recall[HEADLINE] / full.scores.recall[HEADLINE], 4),
         }
     print(orjson.dumps(found).decode())  # noqa: T201
 
@@ -111,10 +111,10 @@ def _artefact(items: list[str], network: Network, settings: TrainSettings, until
     return Artefact(manifest, "", items, tensors)
 
 
-def _score(artefact: Artefact, split: Split) -> Scores:
+def _score(artefact: Artefact, split: Split) -> Metrics:
     headline = answerable(split.test.renamed(split.rows))
     test = split.test.renamed(rows_in(split.log_item_ids, artefact.items))
-    return scores(model_ranks(session_model(artefact), test)[headline])
+    return metrics(model_ranks(session_model(artefact), test)[headline])
 
 
 def _split(folder: Path, name: str, validation: bool) -> Split:
@@ -139,15 +139,15 @@ def _keys(rows: list[Row]) -> list[tuple[str, Row]]:
 def _show(console: Console, name: str, rows: list[Row]) -> None:
     full = rows[-1]
     table = Table(title=f"{name}: {full.scores.targets:,} clicks to predict")
-    for column in ("", f"recall@{K}", f"MRR@{K}", "seconds", "recall / full", "time / full"):
+    for column in ("", f"recall@{HEADLINE}", f"MRR@{HEADLINE}", "seconds", "recall / full", "time / full"):
         table.add_column(column, justify="right" if column else "left")
     for row in rows:
         table.add_row(
             row.name,
-            f"{row.scores.recall[K]:.4f}",
-            f"{row.scores.mrr[K]:.4f}",
+            f"{row.scores.recall[HEADLINE]:.4f}",
+            f"{row.scores.mrr[HEADLINE]:.4f}",
             f"{row.seconds:.1f}",
-            f"{row.scores.recall[K] / full.scores.recall[K]:.3f}",
+            f"{row.scores.recall[HEADLINE] / full.scores.recall[HEADLINE]:.3f}",
             f"{row.seconds / full.seconds:.3f}",
         )
     console.print(table)

@@ -54,7 +54,7 @@ def test_what_is_trained_is_what_is_served(settings: TrainSettings, tmp_path: Pa
     """Through artefact, model store and the worker's table; and it has learned what the log is made of."""
     sampled = replace(settings, full_softmax_items=10, negatives=40)
     result = train(habit_log(300), TestShare(), sampled, tmp_path, NOW_MS, silent)
-    assert result.model.recall[20] > result.popularity.recall[20] + 0.1
+    assert result.evaluation.overall.recall["20"] > result.baselines["popularity"].recall["20"] + 0.1
     artefact, model = load_model(result.model_folder)
     assert artefact.manifest.architecture == architecture_for(sampled, len(model.items))
     assert artefact.manifest.format_version == 2

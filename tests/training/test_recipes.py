@@ -25,8 +25,8 @@ def test_every_loss_learns_the_habit(loss: LossName, full_softmax_items: int, tm
         negatives=30,
     )
     result = train(habit_log(), TestShare(0.2), settings, tmp_path, NOW_MS, silent)
-    assert result.popularity.recall[20] < 0.5
-    assert result.model.recall[20] > 0.75  # four of five clicks follow the habit
+    assert result.baselines["popularity"].recall["20"] < 0.5
+    assert result.evaluation.overall.recall["20"] > 0.75  # four of five clicks follow the habit
 
 
 def test_session_parallel_batches_learn_the_habit(tmp_path: Path) -> None:
@@ -34,5 +34,5 @@ def test_session_parallel_batches_learn_the_habit(tmp_path: Path) -> None:
         hidden_size=24, epochs=6, batching="session_parallel", parallel_sessions=32, embedding_dropout=0.1
     )
     result = train(habit_log(), TestShare(0.2), settings, tmp_path, NOW_MS, silent)
-    assert result.model.recall[20] > 0.75
-    assert result.model.mrr[20] > 2 * result.popularity.mrr[20]
+    assert result.evaluation.overall.recall["20"] > 0.75
+    assert result.evaluation.overall.mrr["20"] > 2 * result.baselines["popularity"].mrr["20"]

@@ -99,7 +99,7 @@ def test_the_report_lies_beside_the_model_and_is_no_part_of_it(tmp_path: Path) -
     assert set(artefact.manifest.files) == {WEIGHTS_FILE, ITEMS_FILE}
     shown = msgspec.json.decode((folder / "report.json").read_bytes(), type=ReportData)
     assert [point.epoch for point in shown.epochs] == [1, 2]
-    assert shown.evaluation.overall.recall["20"] == result.model.recall[20]
+    assert shown.evaluation.overall.recall["20"] == result.evaluation.overall.recall["20"]
     assert shown.log.events_train == result.events_train
     assert shown.provenance.files == artefact.manifest.files
     assert result.model_version in (folder / "report.html").read_text()

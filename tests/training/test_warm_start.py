@@ -65,7 +65,7 @@ def test_it_goes_on_where_the_old_model_ended(old: TrainResult, tmp_path: Path) 
     assert int(notes["new_sessions"]) == pytest.approx(450 - 297, abs=8)
     assert int(notes["exemplar_sessions"]) > 0
     assert "new sessions" in said[0]
-    assert warm.model.recall[20] > 0.8
+    assert warm.evaluation.overall.recall["20"] > 0.8
 
 
 def test_new_is_what_the_model_has_not_learned_not_what_its_log_did_not_have(old: TrainResult) -> None:
