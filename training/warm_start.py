@@ -41,8 +41,8 @@ class WarmStartSettings:
     """How a model is gone on with; the reason stands beside each default."""
 
     exemplars_per_new_session: float = 1.0
-    """Old sessions beside each new one. Two to nine were no better: the old model knows them by heart, and more
-    steps on them cost recall on the public logs."""
+    """Old sessions beside each new one. Two to nine were no better: the old model knows them by heart, and
+    more steps on them cost recall on a public log."""
     max_exemplars: int = 1_000_000
     """Bound of the above, some 5 million clicks."""
     epochs_share: float = 0.3
