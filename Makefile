@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench chaos fuzz soak format pins clean
+.PHONY: help setup demo test bench bench-training bench-warm-start bench-large-log chaos fuzz soak format pins clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +24,7 @@ BACKEND := $(or $(TORCH_BACKEND),default)
 STAMP := $(VENV)/.setup-$(BACKEND)$(if $(PYTHON),-$(subst /,_,$(PYTHON)))
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	echo
 	echo '  PYTHON=/path/to/python3   make the environment with this Python'
 	echo '  TORCH_BACKEND=cpu         torch from its own index of builds (cpu, cu126, auto, …), see uv --torch-backend'
@@ -89,6 +89,15 @@ test: setup ## format check, lint, types, and all tests
 
 bench: setup ## measure the worker: one table and one JSON line
 	@$(BIN)/python -m tests.bench.run
+
+bench-training: setup ## train the logs beside the project, three seeds each: accuracy and speed (LOGS="…", SEEDS=3)
+	@$(BIN)/python -m tests.bench.training $(if $(LOGS),--logs $(LOGS)) $(if $(SEEDS),--seeds $(SEEDS))
+
+bench-warm-start: setup ## a warm start against full retraining, on logs cut in time (LOGS="…")
+	@$(BIN)/python -m tests.bench.warm_start $(if $(LOGS),--logs $(LOGS))
+
+bench-large-log: setup ## read and sessionise a synthetic log of CLICKS=10000000 clicks
+	@$(BIN)/python -m tests.bench.large_log --clicks $(or $(CLICKS),10000000)
 
 chaos: setup ## kill workers and brokers for ROUNDS=200 (SEED=1, GUARANTEE=at_least_once), compare with a quiet run
 	@$(BIN)/python -m tests.chaos.run --rounds $(or $(ROUNDS),200) --seed $(or $(SEED),1) \
