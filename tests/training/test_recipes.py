@@ -20,7 +20,6 @@ def test_every_loss_learns_the_habit(loss: LossName, full_softmax_items: int, tm
         batch_transitions=64,
         embedding_dropout=0.1,
         loss=loss,
-        bpreg=0.01,
         full_softmax_items=full_softmax_items,
         negatives=30,
     )
