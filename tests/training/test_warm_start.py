@@ -79,7 +79,7 @@ def test_known_rows_are_kept_and_new_ones_lie_among_their_neighbours(old: TrainR
     rows = np.concatenate([np.arange(known), [-1, -1]]).astype(np.int32)[::-1].copy()
     new, stranger = 1, 0
     sessions = sessions_of([5, new, 7], [7, new])
-    network = warm_network(tensors, rows, sessions, SETTINGS)
+    network = warm_network(tensors, rows, sessions, SETTINGS, shrink=1.0)
     embedding = network.embedding.numpy()
     np.testing.assert_array_equal(embedding[2:], tensors["embedding"][::-1])
     np.testing.assert_array_equal(network.layers[0].w_hh.detach().numpy(), tensors["w_hh"])
@@ -90,6 +90,9 @@ def test_known_rows_are_kept_and_new_ones_lie_among_their_neighbours(old: TrainR
     assert np.linalg.norm(embedding[new]) == pytest.approx(length, rel=0.3)
     assert 0 < np.linalg.norm(embedding[stranger]) < 2
     assert all(parameter.requires_grad for parameter in network.dense)
+    half = warm_network(tensors, rows, sessions, SETTINGS, shrink=0.5)
+    np.testing.assert_array_equal(half.embedding.numpy(), embedding / 2)
+    np.testing.assert_array_equal(half.cell.w_hh.detach().numpy(), tensors["w_hh"] / 2)
 
 
 def test_neighbours_do_not_reach_over_the_end_of_a_session() -> None:
@@ -130,17 +133,21 @@ def old_and_new(old: TrainResult) -> tuple[Artefact, Sessions, list[str]]:
 
 def test_the_bound_on_exemplars_holds_and_time_order_stays(old: TrainResult) -> None:
     model, sessions, item_ids = old_and_new(old)
-    for warm, exemplars in (
-        (WarmStartSettings(exemplars_per_new_session=1.0), 5),
-        (WarmStartSettings(exemplars_per_new_session=100.0), 20),
-        (WarmStartSettings(exemplars_per_new_session=100.0, max_exemplars=7), 7),
-        (WarmStartSettings(exemplars_per_new_session=0.0), 0),
+    for warm, exemplars, epochs in (
+        (WarmStartSettings(work_share=0.01), 5, 1),  # as many as there are new ones
+        (WarmStartSettings(work_share=0.2, new_repeats=4), 10, 1),  # 0.2 · 6 epochs · 25 sessions − 4 · 5
+        (WarmStartSettings(work_share=0.25), 14, 2),  # 0.25 · 6 · 25 / 2 passes − 5
+        (WarmStartSettings(work_share=1.0), 20, 6),
+        (WarmStartSettings(work_share=1.0, max_exemplars=7), 7, 6),
+        (WarmStartSettings(work_share=0.1, max_exemplars=0), 0, 1),
     ):
         found = warm_start(model, sessions, item_ids, SETTINGS, warm)
         assert (found.new_sessions, found.exemplars) == (5, exemplars)
-        assert len(found.sessions) == 5 + exemplars
-        assert (np.diff(found.sessions.last_ms) > 0).all()
-        assert found.settings.learning_rate < SETTINGS.learning_rate
+        assert len(found.sessions) == warm.new_repeats * 5 + exemplars
+        assert (np.diff(found.sessions.last_ms) >= 0).all()
+        _, times = np.unique(found.sessions.ids, return_counts=True)
+        assert times.tolist() == [1] * exemplars + [warm.new_repeats] * 5
+        assert (found.settings.epochs, found.settings.seed) == (epochs, SETTINGS.seed)
 
 
 def test_what_is_new_can_be_said(old: TrainResult) -> None:
@@ -159,7 +166,7 @@ def test_what_does_not_fit_is_refused(old: TrainResult) -> None:
     strangers = [f"x{item}" for item in item_ids]
     with pytest.raises(WarmStartError, match="knows none of these items"):
         warm_start(model, sessions, strangers, SETTINGS, WarmStartSettings())
-    for bad in ({"rate_share": 0.0}, {"max_exemplars": -1}, {"epochs_share": 1.5}):
+    for bad in ({"rate_share": 0.0}, {"max_exemplars": -1}, {"work_share": 1.5}, {"new_repeats": 0}):
         with pytest.raises(ValueError, match="must be"):
             WarmStartSettings(**bad)
 
