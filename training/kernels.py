@@ -11,10 +11,10 @@ imports from does: after a change here, delete training/__pycache__/*.nb?.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
-from llvmlite.ir import FloatType, IntType
+from llvmlite.ir import FloatType, IntType  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -26,12 +26,11 @@ REASSOCIATE = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 def kernel(function: Kernel) -> Kernel:
     """Compile at first use, kept on disk beside the source; runs without Python's lock."""
-    compiled: Kernel = njit(nogil=True, fastmath=REASSOCIATE, cache=True, error_model="numpy")(function)
-    return compiled
+    compiled: Any = njit(nogil=True, fastmath=REASSOCIATE, cache=True, error_model="numpy")(function)
+    return cast(Kernel, compiled)
 
 
-@intrinsic  # type: ignore[misc]
-def _float_of(_context: Any, _bits: Any) -> Any:
+def _float_of_bits(_context: Any, _bits: Any) -> Any:
     """Float32 with these bits (uint32)."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -40,8 +39,7 @@ def _float_of(_context: Any, _bits: Any) -> Any:
     return types.float32(types.uint32), build
 
 
-@intrinsic  # type: ignore[misc]
-def widen(_context: Any, value: Any) -> Any:
+def _widen(_context: Any, value: Any) -> Any:
     """Float32 of a number kept in either precision."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -53,8 +51,7 @@ def widen(_context: Any, value: Any) -> Any:
     return types.float32(value), build
 
 
-@intrinsic  # type: ignore[misc]
-def narrow(_context: Any, value: Any, like: Any) -> Any:
+def _narrow(_context: Any, value: Any, like: Any) -> Any:
     """A float32 as the array `like` keeps it: where that is uint16, the nearest bfloat16, ties go up."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -67,6 +64,10 @@ def narrow(_context: Any, value: Any, like: Any) -> Any:
 
     return like.dtype(value, like), build
 
+
+_float_of: Any = intrinsic(_float_of_bits)
+widen: Any = intrinsic(_widen)
+narrow: Any = intrinsic(_narrow)
 
 LOG2_E = np.float32(1.4426950408889634)
 BIAS = np.float32(127)

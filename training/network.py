@@ -131,8 +131,8 @@ def copy_of(network: Network, device: str = "cpu") -> Network:
     def copied(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.detach().clone().to(device)
 
-    layers = tuple(CellWeights(*map(copied, cell)) for cell in network.layers)
-    query, output_embedding = QueryWeights(*map(copied, network.query)), copied(network.output_embedding)
+    layers = tuple(CellWeights._make(map(copied, cell)) for cell in network.layers)
+    query, output_embedding = QueryWeights._make(map(copied, network.query)), copied(network.output_embedding)
     embedding = network.embedding.detach().clone().to(device)
     copy = Network(network.architecture, embedding, layers, query, output_embedding)
     for parameter in copy.dense:

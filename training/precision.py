@@ -19,6 +19,7 @@ def low_precision(settings: TrainSettings) -> torch.dtype:
     """
     if settings.precision == "auto":
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        quick = torch.backends.mkldnn.is_available() and any(map(capabilities.get, BFLOAT16_UNITS))
+        onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        quick = onednn and any(map(capabilities.get, BFLOAT16_UNITS))
         return torch.bfloat16 if quick else torch.float32
     return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32

@@ -95,7 +95,7 @@ def literal_fit(
                 log_share = torch.log(torch.softmax(settings.temperature * cosines[0], 0))
                 losses.append(-weight * log_share[following])
         adam.zero_grad()
-        torch.stack(losses).mean().backward()
+        torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
         adam.step()
     return {name: tensor.detach() for name, tensor in learned.items()}
 
@@ -140,7 +140,7 @@ TWO_VALUES = {
     "negative_alpha": (0.0, 1.0),
     "seed": (1, 2),
 }
-WITH = {
+WITH: dict[str, dict[str, object]] = {
     "parallel_sessions": {"batching": "session_parallel"},
     "bpreg": {"loss": "bpr_max"},
     **{name: {"full_softmax_items": 10} for name in ("logq", "negatives", "negative_alpha")},
@@ -189,11 +189,11 @@ def test_bpr_max_learns_where_its_sum_is_zero() -> None:
 # Negatives
 
 
-class LargestTensor(TorchDispatchMode):
+class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the size of the largest tensor that any operation of torch returns."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.entries = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
@@ -221,7 +221,7 @@ def test_drawn_negatives_learn_too() -> None:
     """No negative sampling: the positives of the batch alone to tell apart."""
     sessions = sessions_of([0, 1, 2], [1, 2, 0])
     settings = TrainSettings(hidden_size=8, epochs=1, full_softmax_items=1, negatives=40, negative_alpha=0.0)
-    rows = moved(sessions, 5_000, settings, "embedding").any(1)
+    rows = moved(sessions, 5_000, settings, "embedding").max(axis=1)
     assert rows[:3].all()
     assert 30 <= rows[3:].sum() <= 40  # distinct ones among 40 draws
 
@@ -237,7 +237,7 @@ def masks(embedding_dropout: float, hidden_dropout: float) -> tuple[NDArray[np.b
     """Which entries of the input embedding and of the state were there, bool [H] each."""
     settings = replace(WIDE, embedding_dropout=embedding_dropout, hidden_dropout=hidden_dropout)
     of_state, of_input = (
-        moved(ONE_CLICK, 5, settings, name).any(0) for name in ("query_hidden", "query_item")
+        moved(ONE_CLICK, 5, settings, name).max(axis=0) for name in ("query_hidden", "query_item")
     )
     return of_input, of_state
 

@@ -20,7 +20,6 @@ def test_every_loss_learns_the_habit(loss: LossName, full_softmax_items: int, tm
         batch_transitions=64,
         embedding_dropout=0.1,
         loss=loss,
-        bpreg=0.01,
         full_softmax_items=full_softmax_items,
         negatives=30,
     )
@@ -36,3 +35,19 @@ def test_session_parallel_batches_learn_the_habit(tmp_path: Path) -> None:
     result = train(habit_log(), TestShare(0.2), settings, tmp_path, NOW_MS, silent)
     assert result.evaluation.overall.recall["20"] > 0.75
     assert result.evaluation.overall.mrr["20"] > 2 * result.baselines["popularity"].mrr["20"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"loss": "hinge"},
+        {"batching": "slots"},
+        {"bpreg": -0.1},
+        {"bpreg": float("nan")},
+        {"parallel_sessions": 0},
+        {"hidden_dropout": 1.0},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        TrainSettings(**bad)  # type: ignore[arg-type]
