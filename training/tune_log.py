@@ -14,13 +14,13 @@ from schemas.model_manifest import FORMAT_VERSION, ModelManifest, TrainingData
 from training.checkpoint import identity
 from training.click_log import LoadedLog
 from training.errors import SplitError
-from training.evaluate import answerable, model_ranks, scores
+from training.evaluate import answerable, model_ranks
+from training.evaluation import HEADLINE, metrics
 from training.network import Network, weights
 from training.sessions import UNKNOWN, Sessions, SplitRule, split_log
 from training.settings import TrainSettings, architecture_for
 from worker.core.session_model import session_model
 
-K = 20
 VALIDATION_SHARE = 0.1
 MAX_VALIDATION_SESSIONS = 10_000
 """The newest; they give recall to half a percent, and a look at them after each epoch must stay cheap."""
@@ -86,5 +86,5 @@ def validate(network: Network, settings: TrainSettings, log: TuneLog) -> dict[st
         scores={},
     )
     model = session_model(Artefact(manifest, "", log.item_ids, tensors))
-    found = scores(model_ranks(model, log.validation)[answerable(log.validation)], (K,))
-    return {"recall": found.recall[K], "mrr": found.mrr[K]}
+    found = metrics(model_ranks(model, log.validation)[answerable(log.validation)])
+    return {"recall": found.recall[HEADLINE], "mrr": found.mrr[HEADLINE]}
