@@ -5,7 +5,7 @@ What is compiled holds no lock of Python's, so threads of one process run it sid
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numba
 import torch
@@ -16,10 +16,10 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def compiled(function: Function) -> Function:
     """Compile a function of arrays and numbers; without fast-math, so that NaN and order of sums stay."""
     try:
-        made: Function = numba.njit(nogil=True, cache=True)(function)
+        made = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no folder that the compiled code could be kept in: a read-only installation
         made = numba.njit(nogil=True)(function)
-    return made
+    return cast(Function, made)  # it is called as the function is
 
 
 def in_chunks(

@@ -12,6 +12,7 @@ catalogue in one product each, and one pass over the scores finds both the rank 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,13 +66,14 @@ def answerable(sessions: Sessions) -> NDArray[np.bool_]:
     one click: the protocol of the published comparisons.
     """
     known = sessions.items != UNKNOWN
-    return (known & (known_before(sessions) > 0))[is_target(sessions)]
+    found: NDArray[np.bool_] = known & (known_before(sessions) > 0)
+    return found[is_target(sessions)]
 
 
 def known_before(sessions: Sessions) -> NDArray[np.int64]:
     """Clicks on known items that came before each click in its session, int64 [N]."""
     known = sessions.items != UNKNOWN
-    before = np.cumsum(known) - known
+    before: NDArray[np.int64] = np.cumsum(known) - known
     at_start: NDArray[np.int64] = np.repeat(before[sessions.starts[:-1]], sessions.lengths)
     return before - at_start
 
@@ -113,10 +115,14 @@ def rank_sessions(
                 model.item_matrix,
                 sessions.items[targets].astype(np.int64),
                 found.best_place,
-                lambda at, _, before=done: report(before + at, total),
+                partial(_report_after, report, done, total),
             )
             done += len(targets)
     return Ranking(found.ranks[is_target(sessions)], found.best_place)
+
+
+def _report_after(report: Report, before: int, total: int, done: int, _: int) -> None:
+    report(before + done, total)
 
 
 def _queries(
@@ -201,7 +207,7 @@ def _rank_and_list(
         own, line = scores[row, targets[row]], scores[row]
         best[:] = -np.inf
         listed[row, :] = -1
-        below = 0
+        below = np.int32(0)
         for begin in range(0, items, 64):
             end = min(begin + 64, items)
             last = best[shown - 1]

@@ -77,7 +77,7 @@ def test_item_knn(train: list[list[int]], test: list[list[int]]) -> None:
         else:
             together = sum(one in items and other in items for items in train)
         with_other = sum(other in items for items in train)
-        return together * (1 / np.sqrt(float(with_other + 3)))
+        return together * float(1 / np.sqrt(float(with_other + 3)))
 
     expected = []
     for seen, target in slow_targets(test):
@@ -159,6 +159,9 @@ def test_recent_popularity(monkeypatch: pytest.MonkeyPatch) -> None:
         popularity, "RECENT_SHARE", 0.3
     )  # of ten clicks three: the session of the third as well
     assert recent(train).items.tolist() == [1, 1, 2, 2, 2]
+    monkeypatch.setattr(popularity, "RECENT_SHARE", 0.2)  # two: the last session has them, no other is needed
+    assert recent(train).items.tolist() == [2, 2]
+    monkeypatch.setattr(popularity, "RECENT_SHARE", 0.3)
     test = sessions_of([7, 2, 1, 0, UNKNOWN])
     assert recent_popularity_ranks(train, test, ITEMS).tolist() == [1, 2, ITEMS, MISSED]
     assert popularity_ranks(train, test, ITEMS).tolist() == [2, 3, 1, MISSED]

@@ -153,13 +153,13 @@ def _newest_sharing(
                 found[1, count] += position[item]
                 found[2, count] = max(found[2, count], position[item])
                 heads[at] -= 1
-    return found.shape[1]
+    return len(found[0])
 
 
 @compiled
 def _most_similar(found: NDArray[np.int64], most: int) -> int:
     """Move the columns of the largest sums to the front, of equal ones those that came first."""
-    count = found.shape[1]
+    count = len(found[0])
     if count <= most:
         return count
     largest = 0
