@@ -103,7 +103,8 @@ class SessionIndex:
     def rows(self) -> NDArray[np.int32]:
         """Rows of all sessions int32[n], in no order."""
         slots = self._view()
-        return slots[slots != _EMPTY]
+        rows: NDArray[np.int32] = slots[slots != _EMPTY]
+        return rows
 
     def _place(self, row: int) -> None:
         slots, mask = self._slots, self._mask
