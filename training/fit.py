@@ -4,13 +4,15 @@ N transitions of a batch, V items, C candidates, R embedding rows that a batch t
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator
 
 from training.batches import Batch, Pieces, batches, cut
@@ -33,6 +35,8 @@ from training.settings import (
     embedding_dropout_for,
     epochs_for,
 )
+
+Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +141,16 @@ def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
     )
 
 
+class Step(Protocol[Prepared]):
+    """Learns from one batch after the other; what can be done before its turn comes is prepared."""
+
+    def prepare(self, draw: Draw, /) -> Prepared: ...
+    def __call__(self, prepared: Prepared, learning_rate: float, /) -> float: ...
+    def state(self) -> dict[str, NDArray[Any]]: ...
+    def restore(self, tensors: Mapping[str, NDArray[Any]], /) -> None: ...
+    def close(self) -> None: ...
+
+
 class _Run:
     """What a step changes: weights, optimisers, generators, position."""
 
@@ -155,7 +169,7 @@ class _Run:
         # The fused step has threads of its own; two kinds of them fight for the processor.
         self.torch_threads = settings.threads if isinstance(self._step, PlainStep) else 1
 
-    def _new_step(self, plan: _Plan) -> FusedStep | PlainStep:
+    def _new_step(self, plan: _Plan) -> "Step[Any]":
         settings = plan.settings
         if can_be_fused(settings):
             low = low_precision(settings)

@@ -147,10 +147,14 @@ class FusedStep:
         """Step all parameters: the embedding by touched rows, each thread some, the others as a whole."""
         dealt, draw, optimiser = shared.dealt, shared.dealt.draw, self._embedding_optimiser
         constants = optimiser.begin_step(learning_rate)
+        held = (optimiser.parameter, optimiser.first, optimiser.second)
+        embedding, first, second = (tensor.numpy() for tensor in held)
 
         def rows(begin: int, end: int) -> None:
             update_rows(
-                *(t.numpy() for t in (optimiser.parameter, optimiser.first, optimiser.second)),
+                embedding,
+                first,
+                second,
                 draw.touched,
                 draw.candidates,
                 begin,
@@ -175,7 +179,8 @@ class FusedStep:
                 gradient += more[index]
             constants = dense.begin_step(learning_rate)
             tensors = (dense.parameter, dense.first, dense.second, gradient)
-            step_rows(*(t.view(len(t), -1).numpy() for t in tensors), dense.kind, constants)
+            parameter, first, second, change = (tensor.view(len(tensor), -1).numpy() for tensor in tensors)
+            step_rows(parameter, first, second, change, dense.kind, constants)
 
 
 def warm_up(settings: TrainSettings, low: torch.dtype) -> float:

@@ -102,7 +102,8 @@ class Adam(Optimiser):
         mean_share, square_share, size, correction, epsilon = constants.tolist()
         first.lerp_(gradient, mean_share)
         second.mul_(1 - square_share).addcmul_(gradient, gradient, value=square_share)
-        return (first * -size).div_((second * correction).sqrt_().add_(epsilon))
+        change: Tensor = (first * -size).div_((second * correction).sqrt_().add_(epsilon))
+        return change
 
 
 class Adagrad(Optimiser):

@@ -14,7 +14,8 @@ from tests.core.reference import Click, Limits
 from tests.training.logs import NOW_MS, habit_log, sessions_of
 from training.batches import cut, pack
 from training.draws import draw
-from training.fit import FitProgress, fit
+from training.fit import fit
+from training.meter import FitProgress
 from training.model_store import load_model
 from training.network import Network, hidden_states, new_network, weights
 from training.plain import batch_loss, drop, lookups
@@ -112,9 +113,9 @@ def test_only_touched_rows_of_either_table_move(item_embedding: ItemEmbedding) -
     start = new_network(architecture_for(settings, 5_000), noise)
     sessions = sessions_of([0, 1, 2], [1, 0, 2])
     batch = pack(cut(sessions, 20), np.arange(2))
-    touched, _ = touched_rows(start, batch, None, np.random.default_rng(0))
-    assert touched is not None
-    assert touched.tolist() == [0, 1], "the optimiser sees no other rows"
+    clicked = lookups(start, draw(batch, 5_000, None, np.random.default_rng(0))).rows[0]
+    assert clicked is not None
+    assert clicked.tolist() == [0, 1], "the optimiser sees no other rows"
     end = fit(sessions, 5_000, settings, silent)
     moved, scored = ((before != after).any(1) for before, after in zip(start.tables, end.tables, strict=True))
     assert moved.nonzero().flatten().tolist() == [0, 1]

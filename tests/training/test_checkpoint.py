@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from training.checkpoint import (
     identity,
 )
 from training.errors import CheckpointError, DivergedError, ResumeError, StopTraining
-from training.fit import EpochEnd, FitProgress, fit
+from training.fit import EpochEnd, fit
+from training.meter import FitProgress
 from training.network import weights
 from training.sessions import Sessions, TestShare, split_log
 from training.settings import TrainSettings
@@ -193,7 +195,7 @@ def test_a_new_training_clears_what_was_there_and_without_any_resume_begins(tmp_
         ({"threads": 3}, "threads 2, now 3"),
     ],
 )
-def test_other_settings_are_refused(tmp_path: Path, change: dict[str, int], said: str) -> None:
+def test_other_settings_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     folder_of(tmp_path, QUICK).save(small_state(1))
     with pytest.raises(ResumeError, match=said):
         folder_of(tmp_path, replace(QUICK, **change), resume=True).load()

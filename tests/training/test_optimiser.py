@@ -81,7 +81,8 @@ def test_compiled_rows_equal_the_plain_step(settings: TrainSettings) -> None:
         plain.step(gradient, 0.01)
         constants = compiled.begin_step(0.01)
         tensors = (compiled.parameter, compiled.first, compiled.second, gradient)
-        step_rows(*(tensor.numpy() for tensor in tensors), compiled.kind, constants)
+        parameters, first, second, gradients_of_it = (tensor.numpy() for tensor in tensors)
+        step_rows(parameters, first, second, gradients_of_it, compiled.kind, constants)
     for one, other in (
         (plain.parameter, compiled.parameter),
         (plain.first, compiled.first),
