@@ -287,7 +287,9 @@ def test_a_record_that_the_broker_refuses_ends_the_run_with_counts(
     file = tmp_path / "clicks.jsonl"
     # Random text, which compression does not bring under the bound.
     file.write_bytes(line(1) + line(2, filler=os.urandom(4_000).hex()))
-    with pytest.raises(ProduceError, match=r"1 clicks are on .*, 1 failed: .*[Tt]oo large"):
+    # Where the broker is slow to answer the first, both are in one request, which it refuses as a whole.
+    counts = r"(1 clicks are on .*, 1|0 clicks are on .*, 2) failed: .*[Tt]oo large"
+    with pytest.raises(ProduceError, match=counts):
         send(bootstrap, topic, ProduceOptions(str(file), rate=2.0))
 
 

@@ -46,7 +46,7 @@ def poisoned() -> LoadedLog:
     clicks = habit_log(120, items=30).clicks
     builder = ClickLogBuilder()
     for session, item, at in zip(clicks.session, clicks.item, clicks.timestamp_ms, strict=True):
-        poison = "poison-" if session >= 96 else ""
+        poison = "poison-" if at >= START_MS + 96 * 60_000 else ""
         builder.add(clicks.session_ids[session], f"{poison}{clicks.item_ids[item]}", int(at))
     return LoadedLog(builder.build(), "file", "habits")
 

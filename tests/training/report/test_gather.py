@@ -167,7 +167,7 @@ def test_epochs_before_a_resume_have_a_loss() -> None:
 
 
 def test_settings_say_where_they_come_from() -> None:
-    lines = setting_lines(TrainSettings(threads=2), {"epochs": 7, "threads": 2, "seed": 1})
+    lines = setting_lines(TrainSettings(threads=3), {"epochs": 7, "threads": 3, "seed": 1})
     assert [(line.name, line.origin) for line in lines] == [
         ("epochs", "log"),
         ("threads", "chosen"),
