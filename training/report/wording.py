@@ -35,7 +35,7 @@ def span(duration_ms: int) -> str:
     if hours < 1:
         return f"{hours * 60:.0f} minutes"
     if hours < 48:
-        return f"{hours:.0f} hours"
+        return f"{hours:.1f} hours"
     return f"{hours / 24:.1f} days" if hours < 24 * 90 else f"{hours / 24 / 30.44:.1f} months"
 
 
