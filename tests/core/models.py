@@ -1,6 +1,6 @@
 """Small random models, as the worker serves them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from worker.core.session_model import SessionModel
 from worker.core.step import CellWeights, QueryWeights, item_vectors
 
 TEMPERATURE = 11.0
-TORCH_LAYERS: dict[Cell, type[torch.nn.RNNBase]] = {
+TORCH_LAYERS: dict[Cell, Callable[..., torch.nn.RNNBase]] = {
     "gru": torch.nn.GRU,
     "lstm": torch.nn.LSTM,
     "rnn": torch.nn.RNN,

@@ -43,6 +43,10 @@ def in_float64(layers: tuple[CellWeights, ...]) -> list[CellWeights]:
     ]
 
 
+def gradients(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
 def clicks(seed: int, sessions: int, steps: int) -> Tensor:
     """Items int64 [steps, sessions]."""
     return torch.randint(ITEMS, (steps, sessions), generator=torch.Generator().manual_seed(seed))
@@ -86,7 +90,7 @@ def test_steps_and_their_gradients_equal_torch(
         state.reshape(sessions, states, depth, hidden_size), their_state.permute(2, 0, 1, 3)
     )
     torch.testing.assert_close(first.grad, their_first.grad)
-    their_grads = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    their_grads = gradients(theirs)
     if mine[0].w_ih is None:
         torch.testing.assert_close(rows.grad, their_grads["weight_ih_l0"].t())
     else:
@@ -124,7 +128,7 @@ def test_the_packed_run_of_training_equals_torch_on_each_session_alone(
     )
     torch.autograd.backward(expected.sin().sum())
     torch.testing.assert_close(found, expected)
-    their_grads = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    their_grads = gradients(theirs)
     if mine[0].w_ih is None:
         torch.testing.assert_close(rows.grad, their_grads["weight_ih_l0"].t())
     else:

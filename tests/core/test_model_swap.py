@@ -121,7 +121,7 @@ def test_from_cell_to_cell() -> None:
         answers = run.feed([Click("s", one, START_MS) for one in clicked])
         items.append(item)
         check_answer(answers[-1], expect(PlainModel(model), items[-HISTORY - 1 :]))
-        assert run.worker.table.hidden.width == model.state_layout.width
+        assert run.worker.table.hidden.layout == model.state_layout
         assert run.worker.reencoded == number
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from schemas.model_manifest import ItemEmbedding
 from tests.core.driving import START_MS, new_run
 from tests.core.reference import Click, Limits
 from tests.training.logs import NOW_MS, habit_log, sessions_of
@@ -101,7 +102,7 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient(settings:
 
 
 @pytest.mark.parametrize("item_embedding", ["separate", "none"])
-def test_only_touched_rows_of_either_table_move(item_embedding: str) -> None:
+def test_only_touched_rows_of_either_table_move(item_embedding: ItemEmbedding) -> None:
     """Of the first those that were clicked before another, of the second those that were scored."""
     settings = replace(
         QUICK, full_softmax_items=1, negatives=1, negative_alpha=0.0, epochs=1, last_click_query=False
@@ -109,7 +110,12 @@ def test_only_touched_rows_of_either_table_move(item_embedding: str) -> None:
     settings = replace(settings, item_embedding=item_embedding)
     noise = torch.Generator().manual_seed(settings.seed)
     start = new_network(architecture_for(settings, 5_000), noise)
-    end = fit(sessions_of([0, 1, 2], [1, 0, 2]), 5_000, settings, silent)
+    sessions = sessions_of([0, 1, 2], [1, 0, 2])
+    batch = pack(cut(sessions, 20), np.arange(2))
+    touched, _ = touched_rows(start, batch, None, np.random.default_rng(0))
+    assert touched is not None
+    assert touched.tolist() == [0, 1], "the optimiser sees no other rows"
+    end = fit(sessions, 5_000, settings, silent)
     moved, scored = ((before != after).any(1) for before, after in zip(start.tables, end.tables, strict=True))
     assert moved.nonzero().flatten().tolist() == [0, 1]
     assert scored[:3].all()

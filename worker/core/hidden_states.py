@@ -80,15 +80,18 @@ class HiddenStates:
         exact = self._exact[rows]
         if not self.layout.rounded_width:
             return torch.from_numpy(exact)
-        found = _unpack(_Packed(*(array[rows] for array in self._packed)))
+        packed = self._packed
+        found = _unpack(_Packed(packed.values[rows], packed.last_bits[rows], packed.scales[rows]))
         return torch.from_numpy(np.concatenate([found, exact], axis=1) if self.layout.cells else found)
 
     def store(self, rows: NDArray[np.int64], states: Tensor) -> None:
         """Keep these states, float32 [n, S], rounded."""
         given, first_exact = states.numpy(), self.layout.rounded_width
         if first_exact:
-            for array, part in zip(self._packed, _pack(given[:, :first_exact], self.layout), strict=True):
-                array[rows] = part
+            packed = _pack(given[:, :first_exact], self.layout)
+            self._packed.values[rows] = packed.values
+            self._packed.last_bits[rows] = packed.last_bits
+            self._packed.scales[rows] = packed.scales
         self._exact[rows] = given[:, first_exact:]
 
     def zero(self, rows: NDArray[np.int64]) -> None:
