@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,7 +187,9 @@ class _Run:
 
     def epoch(self, plan: _Plan) -> Iterator[tuple[float, int]]:
         """Learn what is left of this epoch; loss and transitions of each step."""
-        prepared = ((d.rng_after, len(d.batch.inputs), self._step.prepare(d)) for d in self._draws(plan))
+        prepared: Iterator[tuple[dict[str, Any], int, Any]] = (
+            (d.rng_after, len(d.batch.inputs), self._step.prepare(d)) for d in self._draws(plan)
+        )
         for rng_after, events, step in ahead(prepared) if plan.settings.threads > 1 else prepared:
             rate = learning_rate(plan.settings, self.at.learned / plan.events_total)
             loss = self._step(step, rate)

@@ -14,7 +14,8 @@ import numpy as np
 from schemas.model_manifest import ModelManifest
 from training.checkpoint import FolderCheckpoints, identity
 from training.errors import DivergedError, StopTraining, StoreError
-from training.fit import EpochEnd, FitProgress, fit
+from training.fit import EpochEnd, fit
+from training.meter import FitProgress
 from training.model_store import load_model, save_model
 from training.network import Network
 from training.progress import Progress, Report

@@ -150,7 +150,7 @@ class FusedStep:
 
         def rows(begin: int, end: int) -> None:
             update_rows(
-                *(t.numpy() for t in (optimiser.parameter, optimiser.first, optimiser.second)),
+                *optimiser.arrays(),
                 draw.touched,
                 draw.candidates,
                 begin,
@@ -174,8 +174,7 @@ class FusedStep:
             for more in gradients[1:]:
                 gradient += more[index]
             constants = dense.begin_step(learning_rate)
-            tensors = (dense.parameter, dense.first, dense.second, gradient)
-            step_rows(*(t.view(len(t), -1).numpy() for t in tensors), dense.kind, constants)
+            step_rows(*dense.arrays(), gradient.view(len(gradient), -1).numpy(), dense.kind, constants)
 
 
 def warm_up(settings: TrainSettings, low: torch.dtype) -> float:

@@ -91,7 +91,8 @@ def power_of_two(shifted: np.float32) -> np.float32:
     whole = np.int32(held)
     f = held - np.float32(whole)
     power = _C0 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * _C5))))
-    return power * _float_of(np.uint32(np.uint32(whole) << np.uint32(23)))
+    power *= _float_of(np.uint32(np.uint32(whole) << np.uint32(23)))
+    return power
 
 
 @njit(inline="always")

@@ -17,7 +17,8 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from training.errors import DivergedError
-from training.fit import EpochEnd, FitProgress, fit, torch_threads
+from training.fit import EpochEnd, fit, torch_threads
+from training.meter import FitProgress
 from training.settings import TrainSettings
 from training.tune_log import TuneLog, validate
 from training.tune_space import searched_names, suggest

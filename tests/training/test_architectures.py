@@ -14,7 +14,8 @@ from tests.core.reference import Click, Limits
 from tests.training.logs import NOW_MS, habit_log, sessions_of
 from training.batches import cut, pack
 from training.draws import draw
-from training.fit import FitProgress, fit
+from training.fit import fit
+from training.meter import FitProgress
 from training.model_store import load_model
 from training.network import Network, hidden_states, new_network, weights
 from training.plain import batch_loss, drop, lookups

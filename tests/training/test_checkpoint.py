@@ -20,7 +20,8 @@ from training.checkpoint import (
     identity,
 )
 from training.errors import CheckpointError, DivergedError, ResumeError, StopTraining
-from training.fit import EpochEnd, FitProgress, fit
+from training.fit import EpochEnd, fit
+from training.meter import FitProgress
 from training.network import weights
 from training.sessions import Sessions, TestShare, split_log
 from training.settings import TrainSettings
@@ -196,7 +197,7 @@ def test_a_new_training_clears_what_was_there_and_without_any_resume_begins(tmp_
 def test_other_settings_are_refused(tmp_path: Path, change: dict[str, int], said: str) -> None:
     folder_of(tmp_path, QUICK).save(small_state(1))
     with pytest.raises(ResumeError, match=said):
-        folder_of(tmp_path, replace(QUICK, **change), resume=True).load()
+        folder_of(tmp_path, replace(QUICK, **change), resume=True).load()  # type: ignore[arg-type]
 
 
 def test_other_clicks_are_refused(tmp_path: Path) -> None:

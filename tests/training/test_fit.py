@@ -12,8 +12,9 @@ from tests.training.logs import habit_log, sessions_of
 from training.batches import cut, pack
 from training.draws import draw
 from training.errors import DeviceError, DivergedError, StopTraining
-from training.fit import EpochEnd, FitProgress, fit, learning_rate, torch_threads
+from training.fit import EpochEnd, fit, learning_rate, torch_threads
 from training.fused import MAX_TEMPERATURE
+from training.meter import FitProgress
 from training.network import new_network, weights
 from training.plain import batch_loss, drop, lookups
 from training.sampling import candidate_sampler

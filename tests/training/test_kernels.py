@@ -19,21 +19,21 @@ from training.workspace import Workspace
 compiled = njit(fastmath=REASSOCIATE)  # not kept on disk: what is tested lies in another file
 
 
-@compiled  # type: ignore[misc]
+@compiled
 def exps(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """exp of each."""
     for i in range(len(x)):
         out[i] = exp(x[i])
 
 
-@compiled  # type: ignore[misc]
+@compiled
 def sigmoids(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """sigmoid of each."""
     for i in range(len(x)):
         out[i] = sigmoid(x[i])
 
 
-@compiled  # type: ignore[misc]
+@compiled
 def there_and_back(x: NDArray[np.float32], low: NDArray[Any], out: NDArray[np.float32]) -> None:
     """Narrow and widen again."""
     for i in range(len(x)):

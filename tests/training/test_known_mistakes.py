@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.logs import habit_log, sessions_of
 from training.batches import session_weights
-from training.fit import FitProgress, fit
+from training.fit import fit
 from training.losses import loss_function
+from training.meter import FitProgress
 from training.network import weights
 from training.optimiser import Adagrad
 from training.sessions import Sessions, TestShare, split_log

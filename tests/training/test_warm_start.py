@@ -92,7 +92,7 @@ def test_known_rows_are_kept_and_new_ones_lie_among_their_neighbours(old: TrainR
     assert all(parameter.requires_grad for parameter in network.dense)
     half = warm_network(tensors, rows, sessions, SETTINGS, shrink=0.5)
     np.testing.assert_array_equal(half.embedding.numpy(), embedding / 2)
-    np.testing.assert_array_equal(half.cell.w_hh.detach().numpy(), tensors["w_hh"] / 2)
+    np.testing.assert_array_equal(half.layers[0].w_hh.detach().numpy(), tensors["w_hh"] / 2)
 
 
 def test_neighbours_do_not_reach_over_the_end_of_a_session() -> None:
