@@ -187,14 +187,12 @@ class _Run:
 
     def epoch(self, plan: _Plan) -> Iterator[tuple[float, int]]:
         """Learn what is left of this epoch; loss and transitions of each step."""
-        prepared: Iterator[tuple[dict[str, Any], int, Any]] = (
-            (d.rng_after, len(d.batch.inputs), self._step.prepare(d)) for d in self._draws(plan)
-        )
-        for rng_after, events, step in ahead(prepared) if plan.settings.threads > 1 else prepared:
+        prepared: Iterator[tuple[Draw, Any]] = ((d, self._step.prepare(d)) for d in self._draws(plan))
+        for drawn, step in ahead(prepared) if plan.settings.threads > 1 else prepared:
             rate = learning_rate(plan.settings, self.at.learned / plan.events_total)
             loss = self._step(step, rate)
-            self._rng_state = rng_after  # the generator itself is ahead of this step
-            yield loss, events
+            self._rng_state = drawn.rng_after  # the generator itself is ahead of this step
+            yield loss, len(drawn.batch.inputs)
 
     def _draws(self, plan: _Plan) -> Iterator[Draw]:
         """The batches of this epoch that are not done, each with what it is scored against."""

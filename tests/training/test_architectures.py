@@ -113,7 +113,7 @@ def test_only_touched_rows_of_either_table_move(item_embedding: ItemEmbedding) -
     start = new_network(architecture_for(settings, 5_000), noise)
     sessions = sessions_of([0, 1, 2], [1, 0, 2])
     batch = pack(cut(sessions, 20), np.arange(2))
-    touched, _ = touched_rows(start, batch, None, np.random.default_rng(0))
+    touched = lookups(start, draw(batch, 5_000, None, np.random.default_rng(0))).rows[0]
     assert touched is not None
     assert touched.tolist() == [0, 1], "the optimiser sees no other rows"
     end = fit(sessions, 5_000, settings, silent)
