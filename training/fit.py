@@ -4,15 +4,14 @@ N transitions of a batch, V items, C candidates, R embedding rows that a batch t
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator
 
 from training.batches import Batch, Pieces, batches, cut
@@ -35,8 +34,6 @@ from training.settings import (
     embedding_dropout_for,
     epochs_for,
 )
-
-Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,16 +138,6 @@ def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
     )
 
 
-class Step(Protocol[Prepared]):
-    """Learns from one batch after the other; what can be done before its turn comes is prepared."""
-
-    def prepare(self, draw: Draw, /) -> Prepared: ...
-    def __call__(self, prepared: Prepared, learning_rate: float, /) -> float: ...
-    def state(self) -> dict[str, NDArray[Any]]: ...
-    def restore(self, tensors: Mapping[str, NDArray[Any]], /) -> None: ...
-    def close(self) -> None: ...
-
-
 class _Run:
     """What a step changes: weights, optimisers, generators, position."""
 
@@ -169,7 +156,7 @@ class _Run:
         # The fused step has threads of its own; two kinds of them fight for the processor.
         self.torch_threads = settings.threads if isinstance(self._step, PlainStep) else 1
 
-    def _new_step(self, plan: _Plan) -> "Step[Any]":
+    def _new_step(self, plan: _Plan) -> FusedStep | PlainStep:
         settings = plan.settings
         if can_be_fused(settings):
             low = low_precision(settings)
@@ -200,12 +187,12 @@ class _Run:
 
     def epoch(self, plan: _Plan) -> Iterator[tuple[float, int]]:
         """Learn what is left of this epoch; loss and transitions of each step."""
-        prepared = ((d.rng_after, len(d.batch.inputs), self._step.prepare(d)) for d in self._draws(plan))
-        for rng_after, events, step in ahead(prepared) if plan.settings.threads > 1 else prepared:
+        prepared: Iterator[tuple[Draw, Any]] = ((d, self._step.prepare(d)) for d in self._draws(plan))
+        for drawn, step in ahead(prepared) if plan.settings.threads > 1 else prepared:
             rate = learning_rate(plan.settings, self.at.learned / plan.events_total)
             loss = self._step(step, rate)
-            self._rng_state = rng_after  # the generator itself is ahead of this step
-            yield loss, events
+            self._rng_state = drawn.rng_after  # the generator itself is ahead of this step
+            yield loss, len(drawn.batch.inputs)
 
     def _draws(self, plan: _Plan) -> Iterator[Draw]:
         """The batches of this epoch that are not done, each with what it is scored against."""

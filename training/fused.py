@@ -147,14 +147,10 @@ class FusedStep:
         """Step all parameters: the embedding by touched rows, each thread some, the others as a whole."""
         dealt, draw, optimiser = shared.dealt, shared.dealt.draw, self._embedding_optimiser
         constants = optimiser.begin_step(learning_rate)
-        held = (optimiser.parameter, optimiser.first, optimiser.second)
-        embedding, first, second = (tensor.numpy() for tensor in held)
 
         def rows(begin: int, end: int) -> None:
             update_rows(
-                embedding,
-                first,
-                second,
+                *optimiser.arrays(),
                 draw.touched,
                 draw.candidates,
                 begin,
@@ -178,9 +174,7 @@ class FusedStep:
             for more in gradients[1:]:
                 gradient += more[index]
             constants = dense.begin_step(learning_rate)
-            tensors = (dense.parameter, dense.first, dense.second, gradient)
-            parameter, first, second, change = (tensor.view(len(tensor), -1).numpy() for tensor in tensors)
-            step_rows(parameter, first, second, change, dense.kind, constants)
+            step_rows(*dense.arrays(), gradient.view(len(gradient), -1).numpy(), dense.kind, constants)
 
 
 def warm_up(settings: TrainSettings, low: torch.dtype) -> float:

@@ -73,6 +73,12 @@ class Optimiser:
         self.parameter.index_add_(0, rows, self._change(first, second, gradient, constants))
         self.first[rows], self.second[rows] = first, second
 
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Parameter and moments as matrices [rows, width], for `training.kernels_rows`; on the CPU."""
+        rows = len(self.parameter)
+        first, second = self.first.view(rows, -1), self.second.view(rows, -1)
+        return self.parameter.view(rows, -1).numpy(), first.numpy(), second.numpy()
+
     def begin_step(self, learning_rate: float) -> NDArray[np.float32]:
         """Count a step; what it needs to know beside moments and gradient, float32 [5]."""
         raise NotImplementedError
@@ -102,8 +108,8 @@ class Adam(Optimiser):
         mean_share, square_share, size, correction, epsilon = constants.tolist()
         first.lerp_(gradient, mean_share)
         second.mul_(1 - square_share).addcmul_(gradient, gradient, value=square_share)
-        change: Tensor = (first * -size).div_((second * correction).sqrt_().add_(epsilon))
-        return change
+        scale = (second * correction).sqrt_().add_(epsilon)
+        return -size * (first / scale)
 
 
 class Adagrad(Optimiser):

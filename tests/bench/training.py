@@ -165,15 +165,15 @@ def _bars(console: Console) -> Progress:
 
 
 def _table(found: dict[str, Figures]) -> Table:
-    table = Table(title="training, default settings: mean ± spread over seeds [error of sampling]")
-    names = ("recall@20", "MRR@20", "events/s", "training s", "reading s", "evaluation s", "peak RSS, MB")
+    table = Table(title="training, default settings: mean ± spread over seeds (error of sampling)")
+    names = ("recall@20", "MRR@20", "events/s", "train, s", "read, s", "evaluate, s", "RSS, MB")
     table.add_column("log")
     for name in names:
         table.add_column(name, justify="right")
     for log, at in found.items():
         table.add_row(
             log,
-            f"{at['recall@20']:.4f} ± {at['recall@20_std']:.4f} [{at['recall_error']:.4f}]",
+            f"{at['recall@20']:.4f} ± {at['recall@20_std']:.4f} ({at['recall_error']:.4f})",
             f"{at['mrr@20']:.4f} ± {at['mrr@20_std']:.4f}",
             f"{at['train_events_per_s']:,.0f} ± {at['train_events_per_s_std']:,.0f}",
             f"{at['seconds'] - at['evaluation_s']:.1f}",

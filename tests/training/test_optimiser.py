@@ -80,9 +80,7 @@ def test_compiled_rows_equal_the_plain_step(settings: TrainSettings) -> None:
     for gradient in gradients(20, 6, 3):
         plain.step(gradient, 0.01)
         constants = compiled.begin_step(0.01)
-        tensors = (compiled.parameter, compiled.first, compiled.second, gradient)
-        parameters, first, second, gradients_of_it = (tensor.numpy() for tensor in tensors)
-        step_rows(parameters, first, second, gradients_of_it, compiled.kind, constants)
+        step_rows(*compiled.arrays(), gradient.numpy(), compiled.kind, constants)
     for one, other in (
         (plain.parameter, compiled.parameter),
         (plain.first, compiled.first),
