@@ -43,8 +43,8 @@ def _print_comparison(
     first = next(iter(rows.values()))
     table = Table(title=f"{first.targets:,} clicks to predict", caption=_caption(rows, baselines))
     table.add_column("model", no_wrap=True)
-    for metric in ("recall@1", "recall@5", "recall@10", "recall@20", "MRR@20", "NDCG@20"):
-        table.add_column(metric, justify="right")
+    for metric in ("recall@1", "recall@5", "recall@20", "MRR@20", "NDCG@20"):
+        table.add_column(metric.replace("@", "\n@"), justify="right")  # in two lines, so that 80 columns do
     best = max(found.recall["20"] for found in rows.values())
     for name, found in rows.items():
         starred = name in baselines and _unbeaten(first, found)
@@ -65,7 +65,7 @@ def _unbeaten(model: "Metrics", baseline: "Metrics") -> bool:
 
 
 def _figures(found: "Metrics") -> Iterable[str]:
-    values = (*(found.recall[cutoff] for cutoff in ("1", "5", "10", "20")), found.mrr["20"], found.ndcg["20"])
+    values = (*(found.recall[cutoff] for cutoff in ("1", "5", "20")), found.mrr["20"], found.ndcg["20"])
     return (f"{value:.4f}" for value in values)
 
 
