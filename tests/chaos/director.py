@@ -94,7 +94,7 @@ class Director:
         for worker in self._everybody():
             if worker.frozen_until_s is not None:
                 worker.thaw()
-        for slot in range(MIN_WORKERS):
+        for slot in range(min(MIN_WORKERS, len(self._slots))):
             if self._slots[slot] is None and slot not in self._due:
                 self._due[slot] = (0.0, None)
         self._sender.finish()
@@ -131,6 +131,16 @@ class Director:
             self._watch(0.2)
         return found
 
+    def _wait_for_commit(self) -> None:
+        """Wait until more is committed than now."""
+        deadline_s = time.monotonic() + PROGRESS_S
+        before: Progress | None = None
+        while (found := self._probe.ask()) is None or before is None or found.committed <= before.committed:
+            before = before or found
+            if time.monotonic() > deadline_s:
+                raise self._stuck(f"nothing is committed for {PROGRESS_S:.0f} s: {found}")
+            self._watch(0.1)
+
     def _let_catch_up(self, on_action: Callable[[str], None]) -> None:
         allowed = int(MAX_LAG_S * self._sender.rate_per_s)
         found = self._probe.ask()
@@ -150,6 +160,8 @@ class Director:
     # -- what is done to them --
 
     def _kill(self, step: Step) -> str:
+        if len(self._slots) == 1:  # a machine that is slow enough would else only see it start and die
+            self._wait_for_commit()
         slot, worker = self._choose(step)
         worker.kill()
         self.counts["kills"] += 1

@@ -281,7 +281,7 @@ def _options() -> tuple[Options, bool]:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guarantee", choices=get_args(Guarantee), default="exactly_once")
-    parser.add_argument("--workers", type=int, default=3, help="processes at most; two at least")
+    parser.add_argument("--workers", type=int, default=3, help="processes at most; two at least, or one with --sabotage")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--rate", type=float, default=400.0, help="clicks per second")
     parser.add_argument("--group-protocol", choices=("classic", "consumer"), default="classic")
@@ -300,7 +300,7 @@ def _options() -> tuple[Options, bool]:
         "--evidence", type=Path, default=None, help="folder for logs, kept; default: a temporary one"
     )
     given = parser.parse_args()
-    if given.workers < 2 or given.rounds < 1:
+    if given.workers < (1 if given.sabotage else 2) or given.rounds < 1:
         parser.error("two workers and one round are the least that shows anything")
     evidence = given.evidence or Path(tempfile.mkdtemp(prefix="nextclick-chaos-"))
     evidence.mkdir(parents=True, exist_ok=True)
