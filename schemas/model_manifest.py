@@ -63,7 +63,8 @@ class Architecture(msgspec.Struct, frozen=True):
     items: Annotated[int, Meta(ge=1, le=100_000_000, description="size of the catalogue")]
     score: Annotated[Score, Meta(description="of the query and the item's vector")]
     temperature: Annotated[
-        float, Meta(gt=0, description="score = temperature * cos(query, item); 1 where the score is dot")
+        float,
+        Meta(gt=0, le=1e6, description="score = temperature * cos(query, item); 1 where the score is dot"),
     ]
     layers: Annotated[int, Meta(ge=1, le=MAX_LAYERS)] = 1
     item_embedding: Annotated[

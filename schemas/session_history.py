@@ -35,9 +35,7 @@ class SessionHistory(msgspec.Struct, frozen=True, gc=False):
     format_version: Annotated[int, Meta(ge=1)]
     session_id: IdText
     items: Annotated[list[IdText], Meta(max_length=MAX_HISTORY_ITEMS)]
-    last_activity_ms: Annotated[
-        int, Meta(ge=-(2**63), le=2**63 - 1, description="event time of the latest click")
-    ]
+    last_activity_ms: Annotated[int, Meta(ge=0, le=2**63 - 1, description="event time of the latest click")]
     source_partition: Annotated[int, Meta(ge=0, description="partition of the clicks topic")]
     source_offset: Annotated[
         int, Meta(ge=0, le=2**63 - 1, description="offset of the last click that was applied")

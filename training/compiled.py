@@ -5,7 +5,7 @@ What is compiled holds no lock of Python's, so threads of one process run it sid
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 import torch
@@ -15,11 +15,17 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def compiled(function: Function) -> Function:
     """Compile a function of arrays and numbers; without fast-math, so that NaN and order of sums stay."""
+    return compiled_with(function)
+
+
+def compiled_with(function: Function, **options: object) -> Function:
+    """As `compiled`, with these options of numba's."""
+    njit: Any = numba.njit
     try:
-        made = numba.njit(nogil=True, cache=True)(function)
+        made = njit(nogil=True, cache=True, **options)(function)
     except RuntimeError:  # no folder that the compiled code could be kept in: a read-only installation
-        made = numba.njit(nogil=True)(function)
-    return cast(Function, made)  # it is called as the function is
+        made = njit(nogil=True, **options)(function)
+    return cast(Function, made)
 
 
 def in_chunks(

@@ -92,7 +92,7 @@ def fit(
         state = None if checkpoints is None else checkpoints.load()
         if state is not None:
             run.restore(state)
-        meter = Meter(run.at, plan.epochs, plan.events_total, report)
+        meter = Meter(run.at, plan.epochs, plan.events_total, plan.items, report)
         try:
             while run.at.epoch <= plan.epochs:
                 _run_epoch(run, plan, meter, checkpoints, on_epoch)

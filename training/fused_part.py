@@ -22,6 +22,9 @@ ROWS_PAD, CANDIDATES_PAD, SIZE_PAD = 32, 256, 32
 """bfloat16 products are padded to multiples of these. The matrix units work on tiles of 16 by 32 (a width of
 128 instead of 100 takes less time, not more), and a product of a new shape costs its compilation."""
 
+APART = 0x9E3779B97F4A7C15
+"""2^64 over the golden ratio, odd: its multiples share no pattern of bits."""
+
 
 @dataclass(frozen=True, eq=False)
 class Weights:
@@ -86,7 +89,8 @@ class PartWorker:
         shape = part.end - part.begin, self._model.embedding.shape[1]
         x, keep = self._work.floats("x", *shape), self._work.floats("keep", *shape)
         rows = dealt.inputs[part.begin : part.end]
-        embedding, seed = self._model.embedding.numpy(), dealt.draw.seed + place
+        # Far apart: neighbouring seeds throw the same coins in another order.
+        embedding, seed = self._model.embedding.numpy(), (dealt.draw.seed + place * APART) % (1 << 63)
         gather_inputs(embedding, rows, self._dropout, seed, x.array, keep.array)
         return x.tensor, keep.tensor
 

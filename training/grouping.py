@@ -5,8 +5,12 @@ click (as from a sort) would take more memory than all that is kept of the click
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from training.compiled import compiled
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
 
 SHORT = 32
 """Longer runs of clicks are sorted by merging: insertion takes the square of their length."""
@@ -46,16 +50,18 @@ def place_clicks(
     return items
 
 
-@njit(cache=True)
-def _count(session, timestamp_ms, clicks, last_ms):  # type: ignore[no-untyped-def]
+@compiled
+def _count(session: Ints, timestamp_ms: Longs, clicks: Longs, last_ms: Longs) -> None:
     for click in range(len(session)):
         owner = session[click]
         last_ms[owner] = max(last_ms[owner], timestamp_ms[click])
         clicks[owner] += 1
 
 
-@njit(cache=True)
-def _place(session, timestamp_ms, item, place, items, times_ms):  # type: ignore[no-untyped-def]
+@compiled
+def _place(
+    session: Ints, timestamp_ms: Longs, item: Ints, place: Longs, items: Ints, times_ms: Longs
+) -> None:
     for click in range(len(session)):
         at = place[session[click]]
         if at >= 0:
@@ -64,8 +70,8 @@ def _place(session, timestamp_ms, item, place, items, times_ms):  # type: ignore
             place[session[click]] = at + 1
 
 
-@njit(cache=True)
-def _sort_short(starts, times_ms, items, unsorted):  # type: ignore[no-untyped-def]
+@compiled
+def _sort_short(starts: Longs, times_ms: Longs, items: Ints, unsorted: NDArray[np.bool_]) -> None:
     """Sort each run in place; the long ones that are not in order yet are only marked."""
     for run in range(len(starts) - 1):
         first, end = starts[run], starts[run + 1]

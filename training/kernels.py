@@ -11,12 +11,14 @@ imports from does: after a change here, delete training/__pycache__/*.nb?.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from llvmlite.ir import FloatType, IntType  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
+
+from training.compiled import compiled_with
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -26,8 +28,7 @@ REASSOCIATE = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 def kernel(function: Kernel) -> Kernel:
     """Compile at first use, kept on disk beside the source; runs without Python's lock."""
-    compiled: Any = njit(nogil=True, fastmath=REASSOCIATE, cache=True, error_model="numpy")(function)
-    return cast(Kernel, compiled)
+    return compiled_with(function, fastmath=REASSOCIATE, error_model="numpy")
 
 
 def _float_of_bits(_context: Any, _bits: Any) -> Any:

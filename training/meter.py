@@ -11,7 +11,10 @@ from training.errors import DivergedError
 
 REPORT_EVERY_STEPS = 10
 EXPLODED = 1.5
-"""A mean loss of more than so many times the first step's, and 1 more, is far worse than guessing: stop."""
+WORSE_THAN_A_GUESS = 1.2
+"""A mean loss above 1.5 times the first step's and 1 more is far worse than where it began; above 1.2 times
+the log of the catalogue, far worse than a guess. Both together: stop. The first step alone says little: it may
+be of old sessions, which weigh less, or of a model that knew its batch by heart."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Meter:
     """Counts what is learned, reports it, and stops a training that goes wrong."""
 
     def __init__(
-        self, at: Position, epochs: int, events_total: int, report: Callable[[FitProgress], None]
+        self, at: Position, epochs: int, events_total: int, items: int, report: Callable[[FitProgress], None]
     ) -> None:
+        self._guess = math.log(items)
         self._at, self._epochs, self._events_total, self._report = at, epochs, events_total, report
         self._loss_sum, self._events, self._steps = 0.0, 0, 0  # since the last report
         self._learned_before, self._seconds_before = at.learned, at.seconds
@@ -69,7 +73,8 @@ class Meter:
         if not self._events:
             return
         loss, first = self._loss_sum / self._events, self._at.first_loss or 0.0
-        if not math.isfinite(loss) or loss > EXPLODED * first + 1:
+        limit = max(EXPLODED * first + 1, WORSE_THAN_A_GUESS * self._guess)
+        if not math.isfinite(loss) or loss > limit:
             raise DivergedError(
                 f"the loss is {loss:.4g} in epoch {self._at.epoch}, it began with {first:.4g}:"
                 " lower the learning rate"

@@ -111,6 +111,11 @@ def warm_start(
         WarmStartError: the old model is of another architecture, knows no item, or no session is new.
     """
     check_architecture(old.manifest.architecture, settings)
+    if warm.since_ms is None and old.manifest.hyperparameters.get("interrupted"):
+        raise WarmStartError(
+            f"the training of {old.manifest.model_version} was interrupted: it has not learned all of its"
+            " clicks. Let --resume end it, or say with --new-since what is new"
+        )
     since_ms = trained_until_ms(old.manifest) if warm.since_ms is None else warm.since_ms
     new = sessions.last_ms > since_ms
     if not new.any():

@@ -281,7 +281,9 @@ def _options() -> tuple[Options, bool]:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guarantee", choices=get_args(Guarantee), default="exactly_once")
-    parser.add_argument("--workers", type=int, default=3, help="processes at most; two at least, or one with --sabotage")
+    parser.add_argument(
+        "--workers", type=int, default=3, help="processes at most; two at least, or one to sabotage"
+    )
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--rate", type=float, default=400.0, help="clicks per second")
     parser.add_argument("--group-protocol", choices=("classic", "consumer"), default="classic")

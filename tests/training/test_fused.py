@@ -12,6 +12,7 @@ from training.batches import cut, pack
 from training.deal import deal
 from training.draws import Draw, draw
 from training.fused import FusedStep
+from training.fused_part import APART
 from training.kernels_rows import gather_inputs, group
 from training.network import Network, copy_of, new_network
 from training.optimiser import Adagrad
@@ -59,7 +60,8 @@ def dropped(embedding: torch.Tensor, given: Draw, dropout: float, parts: int) ->
     keep = np.empty((len(dealt.inputs), size), np.float32)
     for place, part in enumerate(dealt.parts):
         rows, mine = dealt.inputs[part.begin : part.end], slice(part.begin, part.end)
-        seed, x = given.seed + place, np.empty_like(keep[mine])
+        seed = (given.seed + place * APART) % (1 << 63)
+        x = np.empty_like(keep[mine])
         gather_inputs(embedding.numpy(), rows, dropout, seed, x, keep[mine])
         np.testing.assert_array_equal(x, embedding.numpy()[rows] * keep[mine])
     order = np.argsort(session_of(given) % parts, kind="stable")

@@ -1,5 +1,6 @@
 """Taking up partitions: their sessions from the changelog, then where to read on in the clicks."""
 
+import time
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
@@ -122,11 +123,12 @@ class PartitionRestorer:
         return bounds.first
 
     def _apply(self, chunk: Chunk) -> None:
+        now_ms = time.time_ns() // 1_000_000
         session_ids: list[str] = []
         histories: list[History | None] = []
         for record in chunk.records:
             try:
-                session_id, history = _read(chunk.partition, record)
+                session_id, history = _read(chunk.partition, record, now_ms)
             except UnsupportedFormatError as error:
                 raise ChangelogTooNew(f"partition {chunk.partition}: {error}. Upgrade this worker") from None
             except CorruptRecordError as error:
@@ -147,8 +149,10 @@ class PartitionRestorer:
         )
 
 
-def _read(partition: int, record: Message) -> tuple[str, History | None]:
+def _read(partition: int, record: Message, now_ms: int) -> tuple[str, History | None]:
     """What a record of the changelog says: a session id, and its history unless it has ended.
+
+    An activity ahead of the wall clock counts as now, as a click's does: it would expire all others.
 
     Raises:
         UnsupportedFormatError: a newer version wrote it.
@@ -169,5 +173,8 @@ def _read(partition: int, record: Message) -> tuple[str, History | None]:
             f"it is of partition {found.source_partition}, or of another session than its key says"
         )
     return session_id, History(
-        found.items, found.last_activity_ms, found.source_offset, bytes.fromhex(found.recent_events)
+        found.items,
+        min(found.last_activity_ms, now_ms),
+        found.source_offset,
+        bytes.fromhex(found.recent_events),
     )
