@@ -91,8 +91,8 @@ def power_of_two(shifted: np.float32) -> np.float32:
     whole = np.int32(held)
     f = held - np.float32(whole)
     power = _C0 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * _C5))))
-    power *= _float_of(np.uint32(np.uint32(whole) << np.uint32(23)))
-    return power
+    scaled: np.float32 = power * _float_of(np.uint32(np.uint32(whole) << np.uint32(23)))
+    return scaled
 
 
 @njit(inline="always")

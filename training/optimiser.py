@@ -109,7 +109,8 @@ class Adam(Optimiser):
         first.lerp_(gradient, mean_share)
         second.mul_(1 - square_share).addcmul_(gradient, gradient, value=square_share)
         scale = (second * correction).sqrt_().add_(epsilon)
-        return -size * (first / scale)
+        change: Tensor = first.div(scale).mul_(-size)
+        return change
 
 
 class Adagrad(Optimiser):
