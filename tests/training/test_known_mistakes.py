@@ -162,7 +162,9 @@ WITH: dict[str, dict[str, object]] = {
 def test_a_setting_is_not_hard_coded(name: str) -> None:
     """Hard-coded batch, layer or rate; hard-coded bpreg; dropout on embedding or last layer missing."""
     split = split_log(habit_log(60).clicks, TestShare())
-    common = TrainSettings(hidden_size=8, epochs=1, batch_transitions=32, negatives=10, embedding_dropout=0.1)
+    common = TrainSettings(
+        hidden_size=8, epochs=1, batch_transitions=32, negatives=10, embedding_dropout=0.1, threads=1
+    )
     outcomes = []
     for value in TWO_VALUES[name]:
         settings = replace(common, **{**WITH.get(name, {}), name: value})  # type: ignore[arg-type]
@@ -241,7 +243,7 @@ def test_drawn_negatives_learn_too() -> None:
 # whose entry of x is there: the masks can be read off.
 
 ONE_CLICK = sessions_of([0, 1])
-WIDE = TrainSettings(hidden_size=200, epochs=1, warm_up=0.0)
+WIDE = TrainSettings(hidden_size=200, epochs=1, warm_up=0.0, threads=1)
 
 
 def masks(embedding_dropout: float, hidden_dropout: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
