@@ -48,7 +48,7 @@ def can_be_fused(settings: TrainSettings) -> bool:
     """Whether the fused step computes what these settings ask for; if not, `training.plain` does."""
     return (
         settings.device == "cpu"
-        and settings.temperature <= MAX_TEMPERATURE
+        and (settings.temperature or 0) <= MAX_TEMPERATURE
         and (settings.loss, settings.logq, settings.batching) == ("cross_entropy", True, "sessions")
         and settings.hidden_dropout == 0
         and (settings.cell, settings.layers, settings.item_embedding) == ("gru", 1, "shared")
@@ -80,13 +80,11 @@ class FusedStep:
         """
         self._model = Weights(network.embedding.detach(), *(p.detach() for p in network.dense))
         self._embedding_optimiser, self._dense_optimisers = embedding_optimiser, dense_optimisers
-        self._temperature = settings.temperature
+        self._temperature = network.architecture.temperature
         self._parts = max(MIN_PARTS, settings.threads)
         self._padded = low == torch.bfloat16
         self._workspace = Workspace(low)
-        self._workers = [
-            PartWorker(self._model, settings.temperature, dropout, low) for _ in range(self._parts)
-        ]
+        self._workers = [PartWorker(self._model, self._temperature, dropout, low) for _ in range(self._parts)]
         self._crew = Crew(min(settings.threads, self._parts))
 
     def prepare(self, draw: Draw) -> Dealt:

@@ -13,8 +13,8 @@ REPORT_EVERY_STEPS = 10
 EXPLODED = 1.5
 WORSE_THAN_A_GUESS = 1.2
 """A mean loss above 1.5 times the first step's and 1 more is far worse than where it began; above 1.2 times
-the log of the catalogue, far worse than a guess. Both together: stop. The first step alone says little: it may
-be of old sessions, which weigh less, or of a model that knew its batch by heart."""
+the log of the catalogue, far worse than a guess. Both together: stop. The first step alone says little: it
+may be of old sessions, which weigh less, or of a model that knew its batch by heart."""
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,7 @@ def _manifest(
     hyperparameters = {name: value for name, value in asdict(settings).items() if value is not None}
     hyperparameters |= {
         "epochs": epochs_for(settings, transitions),
+        "temperature": wanted.temperature,
         "batch_transitions": batch_transitions_for(settings, clicks),
         "embedding_dropout": embedding_dropout_for(settings, clicks),
         **fitted.notes,

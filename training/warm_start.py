@@ -110,6 +110,10 @@ def warm_start(
     Raises:
         WarmStartError: the old model is of another architecture, knows no item, or no session is new.
     """
+    if (
+        settings.temperature is None and settings.score == "cosine"
+    ):  # a little more or less is no reason to refuse
+        settings = replace(settings, temperature=old.manifest.architecture.temperature)
     check_architecture(old.manifest.architecture, settings)
     if warm.since_ms is None and old.manifest.hyperparameters.get("interrupted"):
         raise WarmStartError(

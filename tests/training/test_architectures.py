@@ -26,7 +26,7 @@ from training.settings import Batching, TrainSettings, architecture_for
 from training.train import train
 from worker.core.step import item_vectors, session_query
 
-QUICK = TrainSettings(hidden_size=16, epochs=4, batch_transitions=64, embedding_dropout=0.1)
+QUICK = TrainSettings(hidden_size=16, epochs=4, batch_transitions=64, embedding_dropout=0.1, threads=1)
 ARCHITECTURES = {
     "lstm": replace(QUICK, cell="lstm"),
     "rnn": replace(QUICK, cell="rnn"),

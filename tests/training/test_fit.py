@@ -27,6 +27,7 @@ from training.settings import (
     batch_transitions_for,
     embedding_dropout_for,
     epochs_for,
+    temperature_for,
 )
 
 EIGHT_WIDE = architecture_for(TrainSettings(hidden_size=8), 12)
@@ -215,6 +216,9 @@ def test_a_callback_may_end_it_early() -> None:
 
 def test_what_follows_from_the_log() -> None:
     default = TrainSettings()
+    found = [temperature_for(default, items) for items in (1, 2_933, 17_376, 43_097, 10**6)]
+    assert found == [8.0, 10.0, 12.2, 13.3, 16.0]
+    assert temperature_for(TrainSettings(temperature=9.5), 1) == 9.5
     assert [epochs_for(default, n) for n in (1, 52_484, 369_859, 10**7)] == [10, 10, 5, 3]
     assert [batch_transitions_for(default, n) for n in (199_999, 200_000)] == [512, 1_024]
     assert [embedding_dropout_for(default, n) for n in (199_999, 200_000)] == [0.4, 0.25]

@@ -25,7 +25,7 @@ from training.meter import FitProgress
 from training.network import weights
 from training.optimiser import Adagrad
 from training.sessions import Sessions, TestShare, split_log
-from training.settings import TrainSettings
+from training.settings import TrainSettings, temperature_for
 
 HELD_ELSEWHERE = {
     "state not reset at session end in evaluation": "test_evaluate.test_state_ends_with_its_session",
@@ -93,7 +93,7 @@ def literal_fit(
                 state = torch.gru_cell(x, state, *cell)
                 query = state @ learned["query_hidden"].t() + x @ learned["query_item"].t()
                 cosines = functional.normalize(query) @ functional.normalize(learned["embedding"]).t()
-                log_share = torch.log(torch.softmax(settings.temperature * cosines[0], 0))
+                log_share = torch.log(torch.softmax(temperature_for(settings, 12) * cosines[0], 0))
                 losses.append(-weight * log_share[following])
         adam.zero_grad()
         torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
@@ -140,10 +140,20 @@ TWO_VALUES = {
     "negatives": (5, 20),
     "negative_alpha": (0.0, 1.0),
     "seed": (1, 2),
+    "cell": ("gru", "rnn"),
+    "layers": (1, 2),
+    "item_embedding": ("shared", "separate"),
+    "score": ("cosine", "dot"),
+    "last_click_query": (True, False),
+    "batching": ("sessions", "session_parallel"),
+    "optimiser": ("adam", "adagrad"),
+    "momentum": (0.0, 0.5),
+    "precision": ("float32", "bfloat16"),
 }
 WITH: dict[str, dict[str, object]] = {
     "parallel_sessions": {"batching": "session_parallel"},
     "bpreg": {"loss": "bpr_max"},
+    "momentum": {"optimiser": "adagrad"},
     **{name: {"full_softmax_items": 10} for name in ("logq", "negatives", "negative_alpha")},
 }
 
@@ -152,7 +162,9 @@ WITH: dict[str, dict[str, object]] = {
 def test_a_setting_is_not_hard_coded(name: str) -> None:
     """Hard-coded batch, layer or rate; hard-coded bpreg; dropout on embedding or last layer missing."""
     split = split_log(habit_log(60).clicks, TestShare())
-    common = TrainSettings(hidden_size=8, epochs=1, batch_transitions=32, negatives=10, embedding_dropout=0.1)
+    common = TrainSettings(
+        hidden_size=8, epochs=1, batch_transitions=32, negatives=10, embedding_dropout=0.1, threads=1
+    )
     outcomes = []
     for value in TWO_VALUES[name]:
         settings = replace(common, **{**WITH.get(name, {}), name: value})  # type: ignore[arg-type]
@@ -231,7 +243,7 @@ def test_drawn_negatives_learn_too() -> None:
 # whose entry of x is there: the masks can be read off.
 
 ONE_CLICK = sessions_of([0, 1])
-WIDE = TrainSettings(hidden_size=200, epochs=1, warm_up=0.0)
+WIDE = TrainSettings(hidden_size=200, epochs=1, warm_up=0.0, threads=1)
 
 
 def masks(embedding_dropout: float, hidden_dropout: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

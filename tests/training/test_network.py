@@ -89,7 +89,7 @@ def test_tables_without_a_shared_embedding_are_drawn_alike_and_apart() -> None:
 
 def test_settings_become_an_architecture() -> None:
     default = architecture_for(TrainSettings(), 9)
-    assert default == Architecture("gru", 100, 9, "cosine", 11.0, 1, "shared", True)
+    assert default == Architecture("gru", 128, 9, "cosine", 8.0, 1, "shared", True)
     changed = TrainSettings(
         cell="lstm", layers=2, score="dot", item_embedding="none", last_click_query=False, hidden_size=8
     )

@@ -16,6 +16,7 @@ from training.train import train
 def test_every_loss_learns_the_habit(loss: LossName, full_softmax_items: int, tmp_path: Path) -> None:
     settings = TrainSettings(
         hidden_size=24,
+        threads=1,
         epochs=6,
         batch_transitions=64,
         embedding_dropout=0.1,
@@ -30,7 +31,12 @@ def test_every_loss_learns_the_habit(loss: LossName, full_softmax_items: int, tm
 
 def test_session_parallel_batches_learn_the_habit(tmp_path: Path) -> None:
     settings = TrainSettings(
-        hidden_size=24, epochs=6, batching="session_parallel", parallel_sessions=32, embedding_dropout=0.1
+        hidden_size=24,
+        threads=1,
+        epochs=6,
+        batching="session_parallel",
+        parallel_sessions=32,
+        embedding_dropout=0.1,
     )
     result = train(habit_log(), TestShare(0.2), settings, tmp_path, NOW_MS, silent)
     assert result.evaluation.overall.recall["20"] > 0.75

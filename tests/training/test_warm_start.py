@@ -161,7 +161,7 @@ def test_what_is_new_can_be_said(old: TrainResult) -> None:
 def test_what_does_not_fit_is_refused(old: TrainResult) -> None:
     model, sessions, item_ids = old_and_new(old)
     other = replace(SETTINGS, hidden_size=25, temperature=9.0)
-    with pytest.raises(WarmStartError, match="hidden_size 24, not 25 and temperature 11"):
+    with pytest.raises(WarmStartError, match="hidden_size 24, not 25 and temperature 8"):
         warm_start(model, sessions, item_ids, other, WarmStartSettings())
     strangers = [f"x{item}" for item in item_ids]
     with pytest.raises(WarmStartError, match="knows none of these items"):
@@ -192,7 +192,7 @@ def test_the_command(old: TrainResult, tmp_path: Path, capsys: pytest.CaptureFix
     train_it = ["train", str(log), "--models", str(tmp_path / "models"), "--epochs", "1"]
     go_on = [*train_it, "--from", str(old.model_folder)]
     assert run(go_on, debug=False) == 1
-    assert "hidden_size 24, not 100" in " ".join(capsys.readouterr().err.split())
+    assert "hidden_size 24, not 128" in " ".join(capsys.readouterr().err.split())
     assert run([*go_on, "--hidden-size", "24", "--new-since", str(START_MS)], debug=False) == 0
     assert "450 new sessions and 0 older ones" in " ".join(capsys.readouterr().err.split())
     assert run([*train_it, "--new-since", "2026-01-01"], debug=False) == 2
