@@ -19,6 +19,9 @@ _SMALLEST = 16
 _FEW = 16
 """So many are sooner done one by one than side by side."""
 
+_PLACED_AT_ONCE = 8_192
+"""A growing index places its rows in pieces: all at once would leave megabytes of freed memory behind."""
+
 
 class SessionIndex:
     """Session id → row, for the live sessions of one partition.
@@ -126,13 +129,14 @@ class SessionIndex:
 
     def _grow(self, count: int) -> None:
         """Make room for so many sessions."""
-        rows = self.rows()
+        rows = np.sort(self.rows())  # ids lie in memory about as they came: half of the time is spent there
         size = len(self._slots)
         while 2 * count > size:
             size *= 2
         self._slots = array("i", [_EMPTY]) * size
         self._mask = size - 1
-        self._place_many(rows)
+        for start in range(0, len(rows), _PLACED_AT_ONCE):
+            self._place_many(rows[start : start + _PLACED_AT_ONCE])
 
     def _view(self) -> NDArray[np.int32]:
         """The slots, for many at once; short-lived."""
