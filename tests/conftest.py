@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+# Before torch is imported, here and in what is started: else its threads spin, on cores that brokers need.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient

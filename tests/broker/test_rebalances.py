@@ -1,5 +1,6 @@
 """Members come, go, and come back: sessions move with their partitions, and only with those that move."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,17 @@ def test_sessions_move_with_their_partitions(
     assert_as_if_uninterrupted(bootstrap, topics, clicks, model)
 
 
+def wait_shared(one: WorkerProcess, other: WorkerProcess, timeout_s: float = 60.0) -> list[int]:
+    """Wait until the three partitions are shared by these two; returns those of the second."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        parts = [worker.wait_ready()["partitions"] for worker in (one, other)]
+        if all(parts) and sorted(parts[0] + parts[1]) == [0, 1, 2]:
+            return parts[1]
+        assert time.monotonic() < deadline_s, f"they have {parts}"
+        time.sleep(0.1)
+
+
 def test_a_static_member_comes_back_unnoticed_and_its_double_fences_it(
     bootstrap: str, topic_prefix: str, topics: TopicNames, model: Path
 ) -> None:
@@ -69,8 +81,8 @@ def test_a_static_member_comes_back_unnoticed_and_its_double_fences_it(
             member.wait_ready()
             send_clicks(bootstrap, topics.clicks, clicks[:300])
             wait_answered(bootstrap, topics, clicks[:300])
+            owned = wait_shared(other, member)
             before = other.log().count("partitions_")
-            owned = member.wait_ready()["partitions"]
             member.process.kill()
             member.process.wait()
         send_clicks(bootstrap, topics.clicks, clicks[300:600])

@@ -44,6 +44,7 @@ def assert_equals_reference(
     clicks: list[Click], found: Mapping[str, Recommendation], artefact: Artefact
 ) -> None:
     """Every recommendation has the items and scores of the plain reference, to 1e-4."""
+    torch.set_num_threads(1)  # two would wait for each other at each tiny product, on cores that others use
     reference = PlainReference(artefact)
     for click in clicks:
         expected = reference.scores(click)
