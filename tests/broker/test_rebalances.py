@@ -64,7 +64,7 @@ def wait_shared(one: WorkerProcess, other: WorkerProcess, timeout_s: float = 60.
     """Wait until the three partitions are shared by these two; returns those of the second."""
     deadline_s = time.monotonic() + timeout_s
     while True:
-        parts = [worker.wait_ready()["partitions"] for worker in (one, other)]
+        parts: list[list[int]] = [worker.wait_ready()["partitions"] for worker in (one, other)]
         if all(parts) and sorted(parts[0] + parts[1]) == [0, 1, 2]:
             return parts[1]
         assert time.monotonic() < deadline_s, f"they have {parts}"
