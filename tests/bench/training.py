@@ -98,14 +98,13 @@ def one_run(
 
     with tempfile.TemporaryDirectory() as store:
         result = train(loaded, rule, settings, Path(store), now_ms, report)
-    recall, targets = result.evaluation.overall.recall["20"], result.evaluation.overall.targets
     return {
-        "recall@20": recall,
+        "recall@20": result.evaluation.overall.recall["20"],
         "mrr@20": result.evaluation.overall.mrr["20"],
         "train_events_per_s": result.train_events_per_s,
         "seconds": result.seconds,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "recall_error": (recall * (1 - recall) / targets) ** 0.5,
+        "recall_error": result.evaluation.recall_error,
         "reading_s": reading_s,
         "compiling_s": compiling_s,
         "evaluation_s": evaluate_s - fit_s,
