@@ -162,9 +162,11 @@ DELIVERY = [
         [
             Query(count("nextclick_restored_records_total"), "applied"),
             Query(count("nextclick_corrupt_changelog_records_total"), "corrupt"),
+            Query(count("nextclick_late_changelog_records_total"), "late (at least once)"),
             Query(count("nextclick_lost_input_records_total"), "clicks lost to retention"),
         ],
-        "Changelog records applied to the table. Corrupt ones are skipped: their sessions start anew. Lost "
+        "Changelog records applied to the table. Corrupt ones are skipped: their sessions start anew. Late "
+        "ones are of a worker that was frozen and had lost its partition: those before them hold. Lost "
         "clicks were deleted from the topic before they were read.",
         kind="bars",
     ),

@@ -19,7 +19,8 @@ from tests.support.artefacts import write_random_model
 from tests.support.exactness import assert_as_if_uninterrupted, partitions_of, wait_answered
 from tests.support.kafka_io import send_clicks
 from tests.support.open_transaction import open_transaction
-from tests.support.partition_io import produce_to
+from tests.support.partition_io import commit, produce_to
+from tests.support.scrape import metric
 from tests.support.worker_process import WorkerProcess, prefixed_topics
 
 PARTITIONS = {0, 1, 2}
@@ -160,6 +161,26 @@ def test_corrupt_records_of_the_changelog_are_skipped_and_counted(
     assert f"nextclick_corrupt_changelog_records_total {len(corrupt)}.0" in shown
     assert "nextclick_sessions_live 1.0" in shown
     assert '"partition":1' in log
+
+
+def test_at_least_once_a_late_record_of_a_worker_that_lost_its_partition_does_not_count(
+    bootstrap: str, topic_prefix: str, topics: TopicNames
+) -> None:
+    """It was frozen with an older history unsent, and wrote it over the one of the new owner."""
+    produce_clicks(bootstrap, topics.clicks, make_clicks(6, sessions=1, seed=34))
+    commit(bootstrap, f"{topic_prefix}group", topics.clicks, 0, 6)
+    for offset, items in ((2, ["item-1", "item-2"]), (5, ["item-1", "item-2", "item-3"]), (2, ["item-1"])):
+        record = history("s", 0, source_offset=offset, items=items)
+        produce_to(bootstrap, topics.session_histories, 0, "s", record)
+    with WorkerProcess(bootstrap, topic_prefix, ["--processing-guarantee", "at_least_once"]) as worker:
+        worker.wait_ready()
+        assert metric(worker, "nextclick_late_changelog_records_total") == 1
+        produce_clicks(bootstrap, topics.clicks, [Click("e", "s", "item-4", NOW_MS)])
+        worker.wait_for_metric("nextclick_changelog_records_total", 1)
+        assert worker.terminate() == 0
+    found = read_outcome(bootstrap, topics).histories["s"]
+    assert found is not None
+    assert found.items == ("item-1", "item-2", "item-3", "item-4")
 
 
 def test_a_changelog_with_another_partition_count_is_refused(

@@ -13,7 +13,7 @@ from schemas.dead_letter import read_dead_letter_headers
 from schemas.recommendation import decode_recommendation
 from schemas.session_history import decode_session_history
 from schemas.topics import TopicNames
-from tests.chaos.verdict import Answer, Clicks, History, Letter, Outcome
+from tests.chaos.verdict import Answer, Clicks, Guarantee, History, Letter, Outcome
 
 READ_S = 120.0
 REQUEST_S = 10.0
@@ -23,14 +23,25 @@ class UnreadableError(Exception):
     """A topic could not be read to its end; a transaction that nobody ended is one reason."""
 
 
-def read_outcome(bootstrap: str, topics: TopicNames) -> Outcome:
-    """Answers, dead letters and the compacted view of the changelog."""
+def read_outcome(bootstrap: str, topics: TopicNames, guarantee: Guarantee = "exactly_once") -> Outcome:
+    """Answers, dead letters and the compacted view of the changelog.
+
+    At least once, a record of an older source offset than one before it does not count: no restore takes it.
+    """
     answers = [_answer(record) for record in read_whole(bootstrap, topics.recommendations)]
     letters = [_letter(record) for record in read_whole(bootstrap, topics.dead_letters)]
     histories: dict[str, History | None] = {}
+    reached: dict[str, int] = {}
+    late = 0
     for record in read_whole(bootstrap, topics.session_histories):
-        histories[(record.key() or b"").decode()] = _history(record)
-    return Outcome(answers, letters, histories)
+        session_id, history = (record.key() or b"").decode(), _history(record)
+        if history is not None and guarantee == "at_least_once":
+            if history.source_offset < reached.get(session_id, 0):
+                late += 1
+                continue
+            reached[session_id] = history.source_offset
+        histories[session_id] = history
+    return Outcome(answers, letters, histories, late)
 
 
 def read_clicks(bootstrap: str, topic: str, now_ms: int) -> Clicks:

@@ -155,13 +155,13 @@ def _run_on(broker: LocalBroker, options: Options, console: Console) -> tuple[di
     reference = read_outcome(bootstrap, reference_topics)
     if reasons := why_reference_is_unfit(clicks, reference, workload.IDLE_TIMEOUT_MS):
         raise ReferenceUnfitError("the reference run proves nothing: " + "; ".join(reasons))
-    found = read_outcome(bootstrap, topics)
+    found = read_outcome(bootstrap, topics, options.guarantee)
     verdict = compare(clicks, reference, found, options.guarantee, workload.IDLE_TIMEOUT_MS)
     if not verdict.is_clean:
         for line in explain(verdict, clicks, reference, found):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(f"worker logs, broker.log and actions.jsonl: {options.evidence}", soft_wrap=True)
-    return _report(options, director, clicks, reference, verdict), verdict
+    return _report(options, director, clicks, reference, found, verdict), verdict
 
 
 def _play(director: Director, sender: Sender, options: Options, view: ChaosView) -> None:
@@ -242,7 +242,12 @@ def _arguments(options: Options) -> list[str]:
 
 
 def _report(
-    options: Options, director: Director, clicks: Clicks, reference: Outcome, verdict: Verdict
+    options: Options,
+    director: Director,
+    clicks: Clicks,
+    reference: Outcome,
+    found: Outcome,
+    verdict: Verdict,
 ) -> dict[str, object]:
     counts = director.counts
     return {
@@ -271,6 +276,7 @@ def _report(
         "dead_letters": len(reference.letters),
         "second_answers": verdict.second_answers,
         "answered_later": verdict.answered_later,
+        "late_records": found.late,
         "largest_score_difference": round(verdict.largest_score_difference, 7),
         **({"sabotage": options.sabotage} if options.sabotage else {}),
     }

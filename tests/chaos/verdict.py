@@ -59,12 +59,13 @@ class Outcome(NamedTuple):
     """All that a run left behind, for a read_committed reader.
 
     `answers` and `letters` are in the order of each partition; `histories` is the compacted view of the
-    changelog, None for a tombstone.
+    changelog, None for a tombstone; so many of its records were `late` and do not count.
     """
 
     answers: Sequence[Answer]
     letters: Sequence[Letter]
     histories: Mapping[str, History | None]
+    late: int = 0
 
 
 class Clicks(NamedTuple):

@@ -1,6 +1,6 @@
-"""Records on one chosen partition, and the deletion of a partition's oldest ones."""
+"""Records on one chosen partition, the deletion of its oldest ones, and where a group stands there."""
 
-from confluent_kafka import KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 CALL_S = 30.0
@@ -19,3 +19,10 @@ def delete_before(admin: AdminClient, topic: str, partition: int, offset: int) -
     """What retention does, at once: the partition begins at this offset."""
     at = TopicPartition(topic, partition, offset)
     admin.delete_records([at])[at].result(CALL_S)
+
+
+def commit(bootstrap: str, group_id: str, topic: str, partition: int, offset: int) -> None:
+    """Say of a group without members that it has read up to this offset."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group_id})
+    consumer.commit(offsets=[TopicPartition(topic, partition, offset)], asynchronous=False)
+    consumer.close()

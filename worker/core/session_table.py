@@ -189,6 +189,10 @@ class SessionTable:
         found = self._partitions.get(partition)
         return NO_ROW if found is None else found.index.get(session_id)
 
+    def source_offset(self, row: int) -> int:
+        """Of the last click that was applied to the session in this row; -1 for none of this topic."""
+        return int(self._source_offset[row])
+
     def bytes_per_row(self) -> dict[str, float]:
         """What a session takes, by what it is for; its id, a string of its own, comes on top."""
         slots = sum(of.index.bytes() for of in self._partitions.values())

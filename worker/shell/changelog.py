@@ -41,12 +41,13 @@ class Bounds(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Some records of the changelog of one partition, in order; with `bounds` they are the last ones."""
+    """Some records of the changelog of one partition, in order."""
 
     partition: int
     ticket: int
     records: list[Message]
-    bounds: Bounds | None
+    bounds: Bounds
+    is_last: bool
 
 
 class _Restoring:
@@ -140,7 +141,7 @@ class ChangelogReader:
         with self._lock:
             if self._wanted.get(chunk.partition) != chunk.ticket:
                 return None
-            if chunk.bounds is not None:
+            if chunk.is_last:
                 del self._wanted[chunk.partition]
         return chunk
 
@@ -251,7 +252,7 @@ class ChangelogReader:
         for partition, found in records.items():
             one = self._restoring[partition]
             one.position = offset_of(found[-1]) + 1
-            self._put(Chunk(partition, one.ticket, found, None))
+            self._put(Chunk(partition, one.ticket, found, one.bounds, is_last=False))
         for partition in records.keys() | ends.keys():
             one = self._restoring[partition]
             one.position = max(one.position, ends.get(partition, 0))
@@ -259,7 +260,7 @@ class ChangelogReader:
                 self._finish(partition, one, assigned=True)
 
     def _finish(self, partition: int, one: _Restoring, *, assigned: bool) -> None:
-        self._put(Chunk(partition, one.ticket, [], one.bounds))
+        self._put(Chunk(partition, one.ticket, [], one.bounds, is_last=True))
         if assigned:
             self._end(partition)
         else:

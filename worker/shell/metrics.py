@@ -115,6 +115,11 @@ class WorkerMetrics:
             "Changelog records that could not be read",
             registry=registry,
         )
+        self.late_changelog_records = Counter(
+            "nextclick_late_changelog_records",
+            "At least once: changelog records of a worker that had lost its partition; not applied",
+            registry=registry,
+        )
         self.restoring = Gauge(
             "nextclick_restoring_partitions", "Assigned partitions not restored yet", registry=registry
         )

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException, Message
 
 from schemas.session_history import UnsupportedFormatError, decode_session_history
 from worker.core.advance import History, Recommender
+from worker.core.late_records import LateRecords
 from worker.shell.changelog import Bounds, ChangelogReader, Chunk
 from worker.shell.failures import ChangelogTooNew, InputLost, WorkerFailure
 from worker.shell.log import TroubleLog
@@ -56,16 +57,20 @@ class PartitionRestorer:
         self._exactly_once = exactly_once
         self._explain = explain
         self._trouble = TroubleLog()
+        self._late: dict[int, LateRecords] = {}
         self.restoring: set[int] = set()
 
     def begin(self, partitions: AbstractSet[int]) -> None:
         """Start to restore these partitions."""
+        self.cancel(partitions)
         self.restoring |= partitions
         self._reader.start(partitions)
 
     def cancel(self, partitions: AbstractSet[int]) -> None:
         """These have left, restored or not."""
         self.restoring -= partitions
+        for partition in partitions:
+            self._late.pop(partition, None)
         self._reader.cancel(partitions)
 
     def turn(self, timeout_s: float) -> tuple[int, int] | None:
@@ -85,9 +90,10 @@ class PartitionRestorer:
             return None
         self._apply(chunk)
         self._metrics.restored_records.inc(len(chunk.records))
-        if chunk.bounds is None:
+        if not chunk.is_last:
             return None
         self.restoring.discard(chunk.partition)
+        self._late.pop(chunk.partition, None)
         log.info("partition_restored", partition=chunk.partition, sessions=len(self._recommender.table))
         return chunk.partition, self._where_to_read_on(chunk.partition, chunk.bounds)
 
@@ -126,6 +132,7 @@ class PartitionRestorer:
         now_ms = time.time_ns() // 1_000_000
         session_ids: list[str] = []
         histories: list[History | None] = []
+        late = self._late_records(chunk)
         for record in chunk.records:
             try:
                 session_id, history = _read(chunk.partition, record, now_ms)
@@ -133,10 +140,25 @@ class PartitionRestorer:
                 raise ChangelogTooNew(f"partition {chunk.partition}: {error}. Upgrade this worker") from None
             except CorruptRecordError as error:
                 self._skip(chunk, record, error)
-            else:
-                session_ids.append(session_id)
-                histories.append(history)
+                continue
+            if late is not None and late.is_late(session_id, history and history.source_offset):
+                self._metrics.late_changelog_records.inc()
+                continue
+            session_ids.append(session_id)
+            histories.append(history)
         self._recommender.restore(chunk.partition, session_ids, histories)
+        if late is not None:
+            late.restored(session_ids)
+
+    def _late_records(self, chunk: Chunk) -> LateRecords | None:
+        """None with transactions: brokers refuse what a worker writes that has lost its partitions."""
+        if self._exactly_once:
+            return None
+        if chunk.partition not in self._late:
+            self._late[chunk.partition] = LateRecords(
+                self._recommender.table, chunk.partition, chunk.bounds.end
+            )
+        return self._late[chunk.partition]
 
     def _skip(self, chunk: Chunk, record: Message, error: CorruptRecordError) -> None:
         self._metrics.corrupt_changelog_records.inc()

@@ -273,6 +273,8 @@ class Worker:
         if self._turned_at > self._stop.at_s + FLUSH_S:
             raise StopRequested
         self._source.keep_alive()
+        if not self._source.assigned:  # lost while waiting; `_on_left` is called once the wait is over
+            self._sink.drop_unsent()
 
     def _swap(self, model: SessionModel) -> None:
         """Serve with another model from the next batch on; no session is lost."""
@@ -312,6 +314,8 @@ class Worker:
         """Partitions leave: their sessions and gauges go with them. Between batches."""
         if not lost and not self._left:
             self._commit_all()
+        if lost and partitions >= self._source.assigned:
+            self._sink.drop_unsent()
         self._restorer.cancel(partitions)
         self._handler.forget_partitions(partitions)
         self._sink.forget_partitions(partitions)

@@ -95,6 +95,10 @@ class Sink(Protocol):
         """Hold offsets of these partitions no longer: they are another worker's to commit."""
         ...
 
+    def drop_unsent(self) -> None:
+        """Do not send what still waits: all partitions were lost, and others answer for them."""
+        ...
+
     def flush(self, timeout_s: float) -> bool:
         """Wait for all acknowledgements; False if the time was not enough."""
         ...
@@ -117,7 +121,9 @@ class _BatchInFlight:
     def acknowledge(self, error: KafkaError | None, message: Message) -> None:
         """Delivery report of one output."""
         self.pending -= 1
-        if error is not None and len(self.errors) < 10:  # the first one ends the worker
+        if error is None or error.code() == KafkaError._PURGE_QUEUE:  # as `drop_unsent` wanted
+            return
+        if len(self.errors) < 10:  # the first one ends the worker
             self.errors.append((message.topic() or "", error))
 
 
@@ -202,6 +208,11 @@ class AtLeastOnceSink:
         """As of `Sink`."""
         for batch in self._batches:
             batch.positions = {p: at for p, at in batch.positions.items() if p not in partitions}
+
+    def drop_unsent(self) -> None:
+        """As of `Sink`. What is on its way already cannot be called back: its fate would be unknown."""
+        self._producer.purge(in_queue=True, in_flight=False)
+        self._producer.poll(0)
 
     def flush(self, timeout_s: float) -> bool:
         """As of `Sink`."""

@@ -193,6 +193,9 @@ class ExactlyOnceSink:
     def forget_partitions(self, partitions: AbstractSet[int]) -> None:
         """Nothing is held between batches."""
 
+    def drop_unsent(self) -> None:
+        """Nothing is held between batches, and brokers refuse what comes from who has lost its partitions."""
+
     def flush(self, timeout_s: float) -> bool:  # noqa: ARG002 - as of Sink
         """Nothing is on its way between batches."""
         return not self._is_open
