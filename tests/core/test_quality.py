@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.recommendation import Source
+from worker.core.item_register import MAX_ITEMS, NUMBER_BYTES
 from worker.core.quality import NOTHING_PUBLISHED, PublishedTable
+from worker.shell.settings import WorkerSettings
 
 TOP_K = 3
 ROWS = 6
@@ -30,7 +32,7 @@ Clicks = list[tuple[int, int, int, list[int], bool, bool]]
 
 
 def published_table(rows: int = ROWS) -> PublishedTable:
-    return PublishedTable(np.full((rows, TOP_K), NOTHING_PUBLISHED, np.int32), np.zeros(rows, np.uint8))
+    return PublishedTable(np.zeros((rows, TOP_K * NUMBER_BYTES), np.uint8), np.zeros(rows, np.uint8))
 
 
 def judge(table: PublishedTable, batch: Clicks) -> Figures:
@@ -115,3 +117,18 @@ def test_a_replayed_click_is_not_judged_and_its_answer_is_what_is_judged_next() 
     judged, hits, ranks = judge(table, [(2, 1, 5, [], True, True)])
     assert judged == hits == {"model": 0, "popular": 1}
     assert ranks == {"model": 0.0, "popular": 0.5}
+
+
+@pytest.mark.parametrize("number", [255, 256, 65_536 + 7, MAX_ITEMS])
+def test_the_highest_numbers_are_judged_too(number: int) -> None:
+    table = published_table()
+    judge(table, [(0, 0, 1, [1, number], True, True)])
+    assert judge(table, [(0, 1, number, [], True, True)])[2]["model"] == 0.5
+    judge(table, [(1, 0, 1, [number % 256 or 1], True, True)])
+    assert judge(table, [(1, 1, number, [], True, True)])[1]["model"] == float(number < 256)
+
+
+def test_settings_let_no_register_number_more_than_fits() -> None:
+    assert WorkerSettings(max_items=MAX_ITEMS).max_items == MAX_ITEMS
+    with pytest.raises(ValueError, match="max_items"):
+        WorkerSettings(max_items=MAX_ITEMS + 1)

@@ -11,8 +11,14 @@ UNREGISTERED = 0
 """Stands for every item that came after the register was full: in no model, never recommended."""
 
 
+NUMBER_BYTES = 3
+"""In which a number is kept where there are many of them: what was last recommended to each session."""
+
+MAX_ITEMS = 256**NUMBER_BYTES - 1
+
+
 class ItemRegister:
-    """Gives each item id a number from 1 on; bounded.
+    """Gives each item id a number from 1 on; bounded, by MAX_ITEMS at most.
 
     Attributes:
         refused: distinct look-ups that met a full register; where this grows, raise `max_items`.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.recommendation import Source
-from worker.core.item_register import UNREGISTERED
+from worker.core.item_register import NUMBER_BYTES, UNREGISTERED
 
 NOTHING_PUBLISHED = UNREGISTERED
 """Fills up answers of fewer than k items: the number of no item that is ever recommended."""
@@ -35,11 +35,12 @@ class PublishedTable:
     Items are item numbers, so a recommendation can be judged after the model that made it is gone.
 
     Args:
-        items: int32 [N, k], NOTHING_PUBLISHED everywhere at first; it is the session table's.
+        items: uint8 [N, NUMBER_BYTES · k], zero everywhere at first, which is NOTHING_PUBLISHED; it is the
+            session table's.
         by_model: uint8 [N], as well.
     """
 
-    def __init__(self, items: NDArray[np.int32], by_model: NDArray[np.uint8]) -> None:
+    def __init__(self, items: NDArray[np.uint8], by_model: NDArray[np.uint8]) -> None:
         self._items = items
         self._by_model = by_model
 
@@ -62,18 +63,34 @@ class PublishedTable:
             answers: int32[n, k], item numbers that answer each click, best first, NOTHING_PUBLISHED behind.
             by_model: bool[n], whether a model made the answer.
         """
-        before, before_by_model = self._items[rows], self._by_model[rows] != 0
+        before, before_by_model = _unpacked(self._items[rows]), self._by_model[rows] != 0
+        packed = _packed(answers)
         if len(set(rows.tolist())) == len(rows):
-            self._items[rows], self._by_model[rows] = answers, by_model
+            self._items[rows], self._by_model[rows] = packed, by_model
         else:
             order = np.argsort(rows, kind="stable")
             follows = rows[order[1:]] == rows[order[:-1]]
             later, earlier = order[1:][follows], order[:-1][follows]
             before[later], before_by_model[later] = answers[earlier], by_model[earlier]
             last = order[np.append(~follows, True)]  # of its row in this batch
-            self._items[rows[last]], self._by_model[rows[last]] = answers[last], by_model[last]
+            self._items[rows[last]], self._by_model[rows[last]] = packed[last], by_model[last]
         judged = counts & ~fresh & (before[:, 0] != NOTHING_PUBLISHED)
         return _compare(before, before_by_model, judged, clicked)
+
+
+def _packed(numbers: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Item numbers int32 [n, k] without their highest byte, which is zero: uint8 [n, NUMBER_BYTES · k]."""
+    count, k = numbers.shape
+    four = numbers.astype("<i4").view(np.uint8).reshape(count, k, 4)
+    return four[:, :, :NUMBER_BYTES].reshape(count, k * NUMBER_BYTES)
+
+
+def _unpacked(packed: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """What `_packed` packed."""
+    count, k = len(packed), packed.shape[1] // NUMBER_BYTES
+    four = np.zeros((count, k, 4), np.uint8)
+    four[:, :, :NUMBER_BYTES] = packed.reshape(count, k, NUMBER_BYTES)
+    return four.view("<i4")[:, :, 0]
 
 
 def _compare(

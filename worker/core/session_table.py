@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from schemas.session_history import EVENT_HASH_BYTES
 from worker.core.hidden_states import HiddenStates
+from worker.core.item_register import NUMBER_BYTES
 from worker.core.kept_sessions import KeptSessions, last_of_each
 from worker.core.session_index import NO_ROW, SessionIndex
 
@@ -128,7 +129,7 @@ class SessionTable:
         hidden: the hidden states; rows of fresh sessions are zero.
         generation: int16 [N], of the model that computed the hidden row.
         last_item: int32 [N], row in the catalogue of the last item that the model knew, or NOTHING_KNOWN.
-        published: int32 [N, k], item numbers of the last answer, best first, 0 behind; and
+        published: uint8 [N, NUMBER_BYTES · k], item numbers of the last answer, best first, 0 behind; and
         published_by_model: uint8 [N], whether a model made it. Both are the business of `quality`.
         watermark_ms: the latest event time seen anywhere.
         counts: what happened so far.
@@ -590,7 +591,7 @@ class SessionTable:
         self._clicks[rows] = clicks[at]
         self.generation[rows] = NO_GENERATION
         self.last_item[rows] = NOTHING_KNOWN
-        self.published[rows, 0] = 0
+        self.published[rows, :NUMBER_BYTES] = 0
 
     def _event_ring(self, row: int) -> bytes:
         """The events that the row still holds, as they lie."""
@@ -619,14 +620,14 @@ def _note(changed: dict[tuple[int, str], None], journal: list["_Moved | _Added |
 
 
 def _record_type(history_length: int, duplicate_window: int, top_k: int) -> "np.dtype[np.void]":
-    """304 bytes at the defaults. The last three counters stay small or wrap where nothing can tell."""
+    """288 bytes at the defaults. The last three counters stay small or wrap where nothing can tell."""
     return np.dtype(
         [
             ("last_activity_ms", np.int64),
             ("source_offset", np.int64),
             ("event_hashes", np.uint8, (duplicate_window * EVENT_HASH_BYTES,)),
             ("history", np.int32, (history_length,)),
-            ("published", np.int32, (top_k,)),
+            ("published", np.uint8, (top_k * NUMBER_BYTES,)),
             ("last_item", np.int32),
             ("clicks", np.int32),  # since the session started; the history ring's place is counted from it
             ("seen", np.int32),  # events noted; the event ring's place is counted from it

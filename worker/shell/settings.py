@@ -81,7 +81,7 @@ class WorkerSettings:
             "top_k": (1, 1_000),
             "max_batch": (1, 10_000),
             "max_sessions": (1, 100_000_000),
-            "max_items": (1, 100_000_000),
+            "max_items": (1, 2**24 - 1),  # the most that an ItemRegister can number
             "idle_timeout_ms": (1_000, 30 * 86_400_000),
             "history_length": (1, 1_024),
             "duplicate_window": (0, 64),
