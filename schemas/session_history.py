@@ -1,9 +1,12 @@
 """SessionHistory: a record of the changelog topic. Key = session id, value = JSON; a tombstone forgets.
 
+A tombstone says in a header (`ENDED_AT`) of which source offset its session was.
+
 It stores what the user did, never what a model made of it: the last clicks of the session as item ids. A
 hidden state is derived from it by whichever model serves, so the record outlives every model.
 """
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Annotated
 
@@ -22,6 +25,9 @@ EVENT_HASH_BYTES = 8
 """A click is taken for another one by mistake once in 2^64 / 8 comparisons: never."""
 
 MAX_RECENT_EVENTS = 64
+
+MAX_DIGITS = 19
+"""Of an offset, which has 63 bits."""
 
 
 def event_hash(event_id: str) -> bytes:
@@ -48,6 +54,25 @@ class SessionHistory(msgspec.Struct, frozen=True, gc=False):
             description="BLAKE2b-64 of the last few event ids in hex, oldest first, one after the other",
         ),
     ] = ""
+
+
+ENDED_AT = "nextclick_source_offset"
+"""Header of a tombstone: offset of the last click of the session that it ends, in decimal digits."""
+
+NOT_TOLD = -1
+
+
+def tombstone_headers(ended_at: int) -> list[tuple[str, str | bytes | None]]:
+    """Headers of a tombstone that ends a session as it was at this source offset, or `NOT_TOLD`."""
+    return [] if ended_at == NOT_TOLD else [(ENDED_AT, b"%d" % ended_at)]
+
+
+def ended_at(headers: Iterable[tuple[str, str | bytes | None]]) -> int:
+    """What `tombstone_headers` wrote; `NOT_TOLD` where it is missing or no offset."""
+    for name, value in headers:
+        if name == ENDED_AT and isinstance(value, bytes) and len(value) <= MAX_DIGITS and value.isdigit():
+            return int(value)
+    return NOT_TOLD
 
 
 class UnsupportedFormatError(ValueError):

@@ -10,10 +10,16 @@ from pathlib import Path
 import orjson
 
 from schemas.click import Click, encode_click
-from schemas.session_history import FORMAT_VERSION, SessionHistory, encode_session_history
+from schemas.session_history import (
+    FORMAT_VERSION,
+    SessionHistory,
+    encode_session_history,
+    ended_at,
+    tombstone_headers,
+)
 from schemas.topics import TopicNames
 from tests.broker.test_worker import ITEMS, NOW_MS, announce, make_clicks
-from tests.chaos.outcome import read_outcome
+from tests.chaos.outcome import read_outcome, read_whole
 from tests.conftest import CreateTopic
 from tests.support.artefacts import write_random_model
 from tests.support.exactness import assert_as_if_uninterrupted, partitions_of, wait_answered
@@ -22,6 +28,7 @@ from tests.support.open_transaction import open_transaction
 from tests.support.partition_io import commit, produce_to
 from tests.support.scrape import metric
 from tests.support.worker_process import WorkerProcess, prefixed_topics
+from worker.shell.records import headers_of
 
 PARTITIONS = {0, 1, 2}
 WAIT_S = 30.0
@@ -172,9 +179,10 @@ def test_at_least_once_a_late_record_of_a_worker_that_lost_its_partition_does_no
     for offset, items in ((2, ["item-1", "item-2"]), (5, ["item-1", "item-2", "item-3"]), (2, ["item-1"])):
         record = history("s", 0, source_offset=offset, items=items)
         produce_to(bootstrap, topics.session_histories, 0, "s", record)
+    produce_to(bootstrap, topics.session_histories, 0, "s", None, tombstone_headers(2))
     with WorkerProcess(bootstrap, topic_prefix, ["--processing-guarantee", "at_least_once"]) as worker:
         worker.wait_ready()
-        assert metric(worker, "nextclick_late_changelog_records_total") == 1
+        assert metric(worker, "nextclick_late_changelog_records_total") == 2
         produce_clicks(bootstrap, topics.clicks, [Click("e", "s", "item-4", NOW_MS)])
         worker.wait_for_metric("nextclick_changelog_records_total", 1)
         assert worker.terminate() == 0
@@ -214,6 +222,7 @@ def test_sessions_that_expire_or_are_evicted_leave_tombstones(
         worker.wait_for_metric("nextclick_sessions_expired_total", 1)
         assert live(bootstrap, topics) == {"s-2", "s-3", "s-4", "s-5"}
         assert worker.terminate() == 0
+    assert ends(bootstrap, topics) == {"s-0": 0, "s-1": 1}, "with the offset of their last click"
     with WorkerProcess(bootstrap, topic_prefix, [*flags, "--max-sessions", "2"]) as worker:
         worker.wait_for_metric("nextclick_sessions_evicted_total", 2)
         produce_clicks(bootstrap, topics.clicks, [click(7, 5, 63)])
@@ -226,3 +235,12 @@ def live(bootstrap: str, topics: TopicNames) -> set[str]:
     """Sessions whose last record on the changelog is no tombstone."""
     histories = read_outcome(bootstrap, topics).histories
     return {session for session, history in histories.items() if history is not None}
+
+
+def ends(bootstrap: str, topics: TopicNames) -> dict[str, int]:
+    """The tombstones on the changelog, and the source offset that each tells."""
+    return {
+        (record.key() or b"").decode(): ended_at(headers_of(record))
+        for record in read_whole(bootstrap, topics.session_histories)
+        if record.value() is None
+    }

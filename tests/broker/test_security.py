@@ -104,6 +104,7 @@ def test_a_click_is_answered_and_no_secret_is_shown(
         assert decode_recommendation(record.value() or b"").event_id == click.event_id
         shown = worker.get("/metrics")[1] + worker.get("/readyz")[1]
         assert worker.terminate() == 0
+        assert ("sasl.password" in worker.log()) == bool(arguments), "the client tells its settings if asked"
         assert_no_secret(worker.log() + shown)
 
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.click import InvalidClickError, decode_click
 from schemas.dead_letter import read_dead_letter_headers
 from schemas.recommendation import decode_recommendation
-from schemas.session_history import decode_session_history
+from schemas.session_history import decode_session_history, ended_at
 from schemas.topics import TopicNames
 from tests.chaos.verdict import Answer, Clicks, Guarantee, History, Letter, Outcome
 
@@ -35,11 +35,12 @@ def read_outcome(bootstrap: str, topics: TopicNames, guarantee: Guarantee = "exa
     late = 0
     for record in read_whole(bootstrap, topics.session_histories):
         session_id, history = (record.key() or b"").decode(), _history(record)
-        if history is not None and guarantee == "at_least_once":
-            if history.source_offset < reached.get(session_id, 0):
+        if guarantee == "at_least_once":
+            offset = _tombstone_offset(record) if history is None else history.source_offset
+            if 0 <= offset < reached.get(session_id, 0):
                 late += 1
                 continue
-            reached[session_id] = history.source_offset
+            reached[session_id] = max(offset, reached.get(session_id, 0))
         histories[session_id] = history
     return Outcome(answers, letters, histories, late)
 
@@ -201,6 +202,11 @@ def _history(record: Message) -> History | None:
         found.source_offset,
         found.recent_events,
     )
+
+
+def _tombstone_offset(record: Message) -> int:
+    headers = record.headers()
+    return ended_at(headers if isinstance(headers, list) else [])
 
 
 def _number(value: int | None) -> int:

@@ -22,7 +22,14 @@ from schemas.dead_letter import (
 )
 from schemas.model_manifest import decode_manifest
 from schemas.recommendation import cloudevents_headers, decode_recommendation, encode_recommendation
-from schemas.session_history import UnsupportedFormatError, decode_session_history
+from schemas.session_history import (
+    ENDED_AT,
+    NOT_TOLD,
+    UnsupportedFormatError,
+    decode_session_history,
+    ended_at,
+    tombstone_headers,
+)
 from schemas.topics import TopicNames, topic_specs
 from tests.schemas.contracts import CODECS, FOLDER, NOW_MS, validator
 
@@ -156,6 +163,16 @@ def test_a_newer_format_is_told_from_a_broken_record() -> None:
         decode_announcement((folder / "model_announcement/codec_only/format_2.json").read_bytes())
     with pytest.raises(msgspec.ValidationError, match=r"format 3.*up to 2"):
         decode_manifest((folder / "model_manifest/codec_only/format_3.json").read_bytes())
+
+
+@pytest.mark.parametrize("offset", [NOT_TOLD, 0, 2**63 - 1])
+def test_a_tombstone_says_of_which_offset_its_session_was(offset: int) -> None:
+    assert ended_at([("other", b"7"), *tombstone_headers(offset)]) == offset
+
+
+@pytest.mark.parametrize("value", [None, b"", b"-3", b"1.5", b"9" * 20, "\u0663"])
+def test_a_tombstone_that_says_nonsense_says_nothing(value: str | bytes | None) -> None:
+    assert ended_at([(ENDED_AT, value)]) == NOT_TOLD
 
 
 @pytest.mark.parametrize(

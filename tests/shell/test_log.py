@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from worker.shell.log import MAX_FIELD_CHARACTERS, MAX_TROUBLES, OTHER_KIND, TroubleLog
+from worker.shell.log import MAX_FIELD_CHARACTERS, MAX_TROUBLES, OTHER_KIND, TroubleLog, tell_all_suppressed
 
 PROGRAM = """
 import structlog
@@ -165,6 +165,20 @@ def test_what_is_held_back_at_the_end_can_be_told_once() -> None:
         trouble.tell_suppressed()
         trouble.tell_suppressed()
     assert [(line["kind"], line.get("suppressed")) for line in lines] == [("invalid", None), ("invalid", 3)]
+
+
+def test_what_is_held_back_is_told_once_its_interval_is_over_and_nothing_follows() -> None:
+    clock = Clock()
+    trouble = TroubleLog(now_s=clock)
+    with capture_logs() as lines:
+        for _ in range(4):
+            trouble.warning("dead_letter", "invalid")
+        tell_all_suppressed(due_only=True)
+        assert len(lines) == 1
+        clock.s += 1
+        tell_all_suppressed(due_only=True)
+        tell_all_suppressed(due_only=True)
+    assert [line.get("suppressed") for line in lines] == [None, 3]
 
 
 def test_kinds_without_end_neither_fill_the_log_nor_the_memory() -> None:

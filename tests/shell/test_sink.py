@@ -1,18 +1,30 @@
-"""The sink without transactions, with brokers that do not answer."""
+"""The sinks, with brokers that do not answer."""
 
 import pytest
 
+from worker.shell import transactions
+from worker.shell.failures import CannotStart, MustRestart
 from worker.shell.sink import AtLeastOnceSink
+from worker.shell.transactions import ExactlyOnceSink
 
 NOBODY = {"bootstrap.servers": "127.0.0.1:1", "log_level": "0"}
+WRONG = {**NOBODY, "max.in.flight.requests.per.connection": "10"}
 
 
 def stop_waiting() -> None:
-    pytest.fail("the queue is full")
+    pytest.fail("this is not to be waited for")
+
+
+def at_least_once(config: dict[str, str]) -> AtLeastOnceSink:
+    return AtLeastOnceSink(config, stop_waiting, lambda error, _: error.str())
+
+
+def exactly_once(config: dict[str, str]) -> ExactlyOnceSink:
+    return ExactlyOnceSink(config, "id", "clicks", lambda _: None, stop_waiting, lambda error, _: error.str())
 
 
 def test_what_waits_is_dropped_without_a_complaint_and_holds_back_no_offset() -> None:
-    sink = AtLeastOnceSink(NOBODY, stop_waiting, lambda error, _: error.str())
+    sink = at_least_once(NOBODY)
     for number in range(3):
         sink.send("outputs", 0, "s", b"value", [])
         sink.end_batch({0: number + 1})
@@ -23,3 +35,16 @@ def test_what_waits_is_dropped_without_a_complaint_and_holds_back_no_offset() ->
     assert len(sink) == 0
     assert sink.committable() == {}
     assert sink.flush(0)
+
+
+@pytest.mark.parametrize("make", [at_least_once, exactly_once])
+def test_a_setting_that_idempotence_forbids_is_told(make: type[AtLeastOnceSink | ExactlyOnceSink]) -> None:
+    with pytest.raises(CannotStart, match=r"a Kafka setting is wrong: .*max.in.flight"):
+        make(WRONG)  # type: ignore[call-arg]
+
+
+def test_who_gets_no_transactions_in_time_is_to_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the middle of a run: nothing has to be mended here, a coordinator is away."""
+    monkeypatch.setattr(transactions, "OPEN_S", 0.0)
+    with pytest.raises(MustRestart, match="no transactions"):
+        exactly_once(NOBODY).open()

@@ -3,14 +3,30 @@
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from schemas.dead_letter import Header
+
 CALL_S = 30.0
 
 
-def produce_to(bootstrap: str, topic: str, partition: int, key: str | None, value: bytes | None) -> None:
+def produce_to(
+    bootstrap: str,
+    topic: str,
+    partition: int,
+    key: str | None,
+    value: bytes | None,
+    headers: list[Header] | None = None,
+) -> None:
     """Send one record and wait for it."""
     refused: list[KafkaError] = []
     producer = Producer({"bootstrap.servers": bootstrap})
-    producer.produce(topic, value, key, partition, lambda error, _: refused.append(error) if error else None)
+    producer.produce(
+        topic,
+        value,
+        key,
+        partition,
+        lambda error, _: refused.append(error) if error else None,
+        headers=headers or [],
+    )
     assert producer.flush(CALL_S) == 0
     assert not refused
 

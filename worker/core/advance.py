@@ -69,11 +69,15 @@ _NONE = History([], 0, 0, b"")
 
 
 class SessionChange(NamedTuple):
-    """A session that is not as the changelog has it; `history` is None where it has ended."""
+    """A session that is not as the changelog has it; `history` is None where it has ended.
+
+    `ended_at` is then the source offset of its last click, -1 where that is not known; else -1.
+    """
 
     partition: int
     session_id: str
     history: History | None
+    ended_at: int = -1
 
 
 class Advanced(NamedTuple):
@@ -176,10 +180,11 @@ class Recommender:
     def changes(self) -> list[SessionChange]:
         """The sessions that the changelog has to learn of, by their last change."""
         changed = self.table.changes()
-        histories = map(self._history, self.table.kept([row for *_, row in changed if row != NO_ROW]))
+        live = [change.row for change in changed if change.row != NO_ROW]
+        histories = map(self._history, self.table.kept(live))
         return [
-            SessionChange(partition, session_id, None if row == NO_ROW else next(histories))
-            for partition, session_id, row in changed
+            SessionChange(partition, session_id, None if row == NO_ROW else next(histories), ended_at)
+            for partition, session_id, row, ended_at in changed
         ]
 
     def restore(self, partition: int, session_ids: list[str], histories: Sequence[History | None]) -> None:

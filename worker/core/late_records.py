@@ -2,13 +2,32 @@
 
 A worker that was frozen may wake after its partition has moved, and write what it knew then over what the new
 owner has written since. Its records tell on themselves: a session's clicks are applied in the order of their
-offsets, so a record of an older source offset than one before it is such a late one, and does not count.
+offsets, so a record of an older source offset than one before it, and not of a later click, is such a late
+one, and does not count. Tombstones say of which offset the session that they end was.
 """
 
 from collections.abc import Iterable
+from itertools import islice
+from typing import NamedTuple
 
 from worker.core.session_index import NO_ROW
 from worker.core.session_table import SessionTable
+
+ENDED_KEPT = 100_000
+"""Sessions that ended are remembered so many at a time, some 20 MB: what comes late comes soon."""
+
+UNKNOWN = -1
+"""The source offset of a tombstone that does not say one."""
+
+
+class _Reached(NamedTuple):
+    """How far a session was."""
+
+    source_offset: int
+    last_activity_ms: int
+
+
+_NOWHERE = _Reached(UNKNOWN, 0)
 
 
 class LateRecords:
@@ -25,25 +44,30 @@ class LateRecords:
         self._table = table
         self._partition = partition
         self._clicks_end = clicks_end
-        self._reached: dict[str, int] = {}  # source offsets of sessions that are not in the table: ended ones
+        self._reached: dict[str, _Reached] = {}  # by sessions that are not in the table: ended ones
 
-    def is_late(self, session_id: str, source_offset: int | None) -> bool:
-        """Whether a record comes too late; of one that is not, note how far its session is.
+    def is_late(self, session_id: str, source_offset: int, last_activity_ms: int) -> bool:
+        """Whether a history comes too late; of one that does not, note how far its session is.
 
         Args:
             session_id: its key.
-            source_offset: of the last click in it; None for a tombstone, which ends the session as it is.
+            source_offset: of the last click in it.
+            last_activity_ms: event time of the latest click in it. A topic that was made anew counts its
+                offsets from 0 again; but its clicks are later ones.
         """
-        before = self._reached.get(session_id)
-        if before is None:
-            before = self._restored_offset(session_id)
-        if source_offset is None:
-            if before >= 0:
-                self._reached[session_id] = before
-            return False
-        if source_offset < before < self._clicks_end:
+        before = self._before(session_id)
+        if self._is_older(source_offset, before) and last_activity_ms <= before.last_activity_ms:
             return True
-        self._reached[session_id] = source_offset
+        self._note(session_id, _Reached(source_offset, last_activity_ms))
+        return False
+
+    def is_late_end(self, session_id: str, source_offset: int) -> bool:
+        """The same of a tombstone, which ends the session as it was at this source offset, or `UNKNOWN`."""
+        before = self._before(session_id)
+        if source_offset != UNKNOWN and self._is_older(source_offset, before):
+            return True
+        if before is not _NOWHERE:
+            self._note(session_id, before)
         return False
 
     def restored(self, session_ids: Iterable[str]) -> None:
@@ -51,7 +75,22 @@ class LateRecords:
         for session_id in session_ids:
             if self._table.row(self._partition, session_id) != NO_ROW:
                 self._reached.pop(session_id, None)
+        for session_id in list(islice(self._reached, max(len(self._reached) - ENDED_KEPT, 0))):
+            del self._reached[session_id]
 
-    def _restored_offset(self, session_id: str) -> int:
+    def _is_older(self, source_offset: int, before: _Reached) -> bool:
+        return source_offset < before.source_offset < self._clicks_end
+
+    def _before(self, session_id: str) -> _Reached:
+        if (before := self._reached.get(session_id)) is not None:
+            return before
         row = self._table.row(self._partition, session_id)
-        return -1 if row == NO_ROW else self._table.source_offset(row)
+        if row == NO_ROW:
+            return _NOWHERE
+        return _Reached(self._table.source_offset(row), self._table.last_activity_ms(row))
+
+    def _note(self, session_id: str, reached: _Reached) -> None:
+        self._reached.pop(
+            session_id, None
+        )  # to the end of the dictionary: the first ones are forgotten first
+        self._reached[session_id] = reached

@@ -22,7 +22,7 @@ Rules:
 be taken from a session whose earlier clicks still have to be answered.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -50,16 +50,23 @@ a million tombstones in one transaction; so the clicks after it do their share, 
 ENDS_TOLD_AT_ONCE = 2_000
 """Of sessions for which there was no room in a restore: so many per batch, for the same reason."""
 
+LEFT_OUT_KEPT = 100_000
+"""Of them remembered at most, some 20 MB; that many are told within fifty batches."""
+
 STARTS, CONTINUES, REPLAYED, DUPLICATE = range(4)
 """What a click is to its session; below REPLAYED it is applied."""
 
 
 class Change(NamedTuple):
-    """A session that is not as the changelog has it; `row` is NO_ROW where it has ended."""
+    """A session that is not as the changelog has it; `row` is NO_ROW where it has ended.
+
+    `ended_at` is then the source offset of its last click, -1 where that is not known; else -1.
+    """
 
     partition: int
     session_id: str
     row: int
+    ended_at: int
 
 
 class Kept(NamedTuple):
@@ -120,6 +127,11 @@ class _Dropped(NamedTuple):
     partition: int
     session_id: str
     row: int
+    source_offset: int
+
+
+_Changed = dict[tuple[int, str], int]
+"""Partition and session id, and the source offset of the last click of one that has ended, else -1."""
 
 
 class SessionTable:
@@ -175,8 +187,10 @@ class SessionTable:
         self._partitions: dict[int, _Partition] = {}
         self.watermark_ms = 0
         self.counts = TableCounts()
-        self._owed: dict[tuple[int, str], None] = {}  # whom the changelog must learn of, from before `begin`
-        self._left_out: dict[tuple[int, str], None] = {}  # the same, of those that a restore had no room for
+        # Whom the changelog must learn of, from before `begin`; no more than changed between two settlings.
+        self._owed: _Changed = {}
+        # The same, of those that a restore had no room for; no more than LEFT_OUT_KEPT.
+        self._left_out: _Changed = {}
         self._owed_are_told = False
         self._journal: list[_Moved | _Added | _Dropped] = []
         self.begin()
@@ -193,6 +207,10 @@ class SessionTable:
     def source_offset(self, row: int) -> int:
         """Of the last click that was applied to the session in this row; -1 for none of this topic."""
         return int(self._source_offset[row])
+
+    def last_activity_ms(self, row: int) -> int:
+        """Event time of the latest click of the session in this row."""
+        return int(self._last_activity_ms[row])
 
     def bytes_per_row(self) -> dict[str, float]:
         """What a session takes, by what it is for; its id, a string of its own, comes on top."""
@@ -284,13 +302,14 @@ class SessionTable:
 
     def changes(self) -> list[Change]:
         """Sessions that changed since this was asked the last time, each at the place of its last change."""
-        changed = dict.fromkeys(islice(self._left_out, ENDS_TOLD_AT_ONCE)) | self._owed
+        changed = dict(islice(self._left_out.items(), ENDS_TOLD_AT_ONCE)) | self._owed
         _note(changed, self._journal)
         self._owed_are_told = True
-        return [
-            Change(partition, session_id, self.row(partition, session_id))
-            for partition, session_id in changed
-        ]
+        found = []
+        for (partition, session_id), ended_at in changed.items():
+            row = self.row(partition, session_id)
+            found.append(Change(partition, session_id, row, ended_at if row == NO_ROW else -1))
+        return found
 
     def kept(self, rows: list[int]) -> Iterator[Kept]:
         """What is known of the sessions in these rows."""
@@ -358,8 +377,11 @@ class SessionTable:
                 self._advance_time(of, last_activity_ms)
                 filled[self._add(partition, of, session_id, last_activity_ms)] = at
         # A restored session is as the changelog has it; one that had to make room for it is not.
-        evicted = [entry for entry in self._journal if isinstance(entry, _Dropped)]
-        self._left_out.update(dict.fromkeys((entry.partition, entry.session_id) for entry in evicted))
+        # How far it was is not told: of one that came in this very chunk it is not in its row yet.
+        evicted = (entry for entry in self._journal if isinstance(entry, _Dropped))
+        self._left_out.update(dict.fromkeys(((entry.partition, entry.session_id) for entry in evicted), -1))
+        for key in list(islice(self._left_out, max(len(self._left_out) - LEFT_OUT_KEPT, 0))):
+            del self._left_out[key]  # it stays on the changelog, and whoever restores it next drops it again
         self._journal.clear()
         self._images.clear()
         return np.array(list(filled), np.int32), np.array(list(filled.values()), np.int64)
@@ -419,7 +441,7 @@ class SessionTable:
             self.begin()
             self._in_batch = False
 
-    def _undo(self, entry: "_Moved | _Added | _Dropped") -> None:
+    def _undo(self, entry: _Moved | _Added | _Dropped) -> None:
         of = self._partitions[entry.partition]
         match entry:
             case _Moved(row=row, before=before):
@@ -468,7 +490,7 @@ class SessionTable:
     def _drop_first(self, partition: int, of: _Partition) -> None:
         row = of.first
         session_id = self._ids[row]
-        self._journal.append(_Dropped(partition, session_id, row))
+        self._journal.append(_Dropped(partition, session_id, row, self._source_offset[row]))
         self._unlink(of, row)
         self._release(of, session_id, row)
 
@@ -611,12 +633,12 @@ class SessionTable:
         return ring[newest:] + ring[:newest] if self._seen[row] > self._events else ring
 
 
-def _note(changed: dict[tuple[int, str], None], journal: list["_Moved | _Added | _Dropped"]) -> None:
+def _note(changed: _Changed, journal: Sequence[_Moved | _Added | _Dropped]) -> None:
     """Add whom these entries are about, each at the place of its last one."""
     for entry in journal:
         key = (entry.partition, entry.session_id)
         changed.pop(key, None)
-        changed[key] = None
+        changed[key] = entry.source_offset if isinstance(entry, _Dropped) else -1
 
 
 def _record_type(history_length: int, duplicate_window: int, top_k: int) -> "np.dtype[np.void]":

@@ -107,7 +107,7 @@ class ChangelogReader:
         self._trouble = TroubleLog(interval_s=10.0)
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self.failure: KafkaException | None = None
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="changelog", daemon=True)
         self._thread.start()
 
@@ -130,7 +130,7 @@ class ChangelogReader:
         """The next chunk that is not void, if there is one in time.
 
         Raises:
-            KafkaException: the changelog cannot be read.
+            KafkaException: the changelog cannot be read. Another error of the thread, if it met one.
         """
         if self.failure is not None:
             raise self.failure
@@ -170,7 +170,7 @@ class ChangelogReader:
                 else:
                     self._wake.wait(IDLE_S)
                     self._wake.clear()
-        except KafkaException as error:
+        except Exception as error:  # noqa: BLE001 - `take` raises it where somebody listens
             self.failure = error
         finally:
             self._ends.close()
@@ -249,6 +249,10 @@ class ChangelogReader:
                 ends[partition] = offset_of(record)
             elif error.fatal() or error.code() in _HOPELESS:
                 raise KafkaException(error)
+            else:
+                self._trouble.warning(
+                    "reading_changelog", error.name(), reason=error.str(), partition=partition
+                )
         for partition, found in records.items():
             one = self._restoring[partition]
             one.position = offset_of(found[-1]) + 1

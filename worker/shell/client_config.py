@@ -58,6 +58,6 @@ def client_logger() -> logging.Logger:
     logger = logging.getLogger("nextclick.librdkafka")
     if not logger.handlers:
         logger.addHandler(ClientLog())
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG)  # the client has such lines only where the setting `debug` asks
         logger.propagate = False
     return logger

@@ -9,7 +9,13 @@ from confluent_kafka import Message
 
 from schemas.click import Click, InvalidClickError, decode_click
 from schemas.recommendation import cloudevents_headers, encode_recommendation
-from schemas.session_history import FORMAT_VERSION, SessionHistory, encode_session_history, event_hash
+from schemas.session_history import (
+    FORMAT_VERSION,
+    SessionHistory,
+    encode_session_history,
+    event_hash,
+    tombstone_headers,
+)
 from schemas.topics import TopicNames
 from worker.core.advance import Advanced, Answer, Batch, Recommender, SessionChange
 from worker.shell.dead_letters import BadRecord, DeadLetters
@@ -150,7 +156,8 @@ class Handler:
         # Whoever has a partition now writes its histories; ours would overwrite newer ones.
         changes = [change for change in self._recommender.changes() if self._is_ours(change.partition)]
         for change in changes:
-            send(topic, change.partition, change.session_id, _changelog_value(change), [])
+            headers = tombstone_headers(change.ended_at)
+            send(topic, change.partition, change.session_id, _changelog_value(change), headers)
         return len(changes)
 
     def _count(self, records: list[Message], clicks: list[Click], advanced: Advanced, batch: int) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from weakref import WeakSet
 
 import orjson
 import structlog
@@ -74,6 +75,7 @@ class TroubleLog:
         self._now_s = now_s
         self._next_line_s: dict[tuple[str, str], float] = {}
         self._suppressed: dict[tuple[str, str], int] = {}
+        _trouble_logs.add(self)
 
     def warning(self, event: str, kind: str, **fields: object) -> None:
         """Log one trouble, or only count it.
@@ -95,11 +97,26 @@ class TroubleLog:
         more = {"suppressed": held_back} if held_back else {}
         log.warning(event, **{**fields, "kind": kind, **more})
 
-    def tell_suppressed(self) -> None:
-        """Say what is held back and was not told yet: for the end of a process, and for quiet moments."""
-        for (event, kind), count in self._suppressed.items():
-            log.warning(event, kind=kind, suppressed=count)
-        self._suppressed.clear()
+    def tell_suppressed(self, *, due_only: bool = False) -> None:
+        """Say what is held back and was not told yet: at the end of a process all of it, `due_only` what no
+        further trouble has told since its interval is over. Any thread.
+        """
+        now_s = self._now_s()
+        for trouble in list(self._suppressed):
+            if due_only and now_s < self._next_line_s[trouble]:
+                continue
+            event, kind = trouble
+            if count := self._suppressed.pop(trouble, 0):
+                log.warning(event, kind=kind, suppressed=count)
+
+
+_trouble_logs: WeakSet[TroubleLog] = WeakSet()
+
+
+def tell_all_suppressed(*, due_only: bool = False) -> None:
+    """`tell_suppressed` of every `TroubleLog` there is."""
+    for trouble_log in list(_trouble_logs):
+        trouble_log.tell_suppressed(due_only=due_only)
 
 
 def _bound_fields(

@@ -8,13 +8,14 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaException, Message
 
-from schemas.session_history import UnsupportedFormatError, decode_session_history
+from schemas.session_history import UnsupportedFormatError, decode_session_history, ended_at
 from worker.core.advance import History, Recommender
 from worker.core.late_records import LateRecords
 from worker.shell.changelog import Bounds, ChangelogReader, Chunk
 from worker.shell.failures import ChangelogTooNew, InputLost, WorkerFailure
 from worker.shell.log import TroubleLog
 from worker.shell.metrics import WorkerMetrics
+from worker.shell.records import headers_of
 from worker.shell.sink import Explain
 
 log = structlog.get_logger()
@@ -141,7 +142,7 @@ class PartitionRestorer:
             except CorruptRecordError as error:
                 self._skip(chunk, record, error)
                 continue
-            if late is not None and late.is_late(session_id, history and history.source_offset):
+            if late is not None and _is_late(late, session_id, history, record):
                 self._metrics.late_changelog_records.inc()
                 continue
             session_ids.append(session_id)
@@ -169,6 +170,12 @@ class PartitionRestorer:
             offset=record.offset(),
             error=str(error),
         )
+
+
+def _is_late(late: LateRecords, session_id: str, history: History | None, record: Message) -> bool:
+    if history is None:
+        return late.is_late_end(session_id, ended_at(headers_of(record)))
+    return late.is_late(session_id, history.source_offset, history.last_activity_ms)
 
 
 def _read(partition: int, record: Message, now_ms: int) -> tuple[str, History | None]:

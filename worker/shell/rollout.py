@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlparse
 
 import msgspec
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from schemas.announcement import ModelAnnouncement, decode_announcement
 from schemas.model_artefact import BrokenArtefactError, unpack_artefact
@@ -106,7 +106,7 @@ class ModelWatcher:
             while not self._stopping.is_set():
                 if newest := self._newest(self._consumer.consume(MAX_ANNOUNCEMENTS, POLL_S)):
                     self._load(newest)
-        except KafkaException as error:
+        except Exception as error:  # noqa: BLE001 - the worker goes on with the model that it has
             log.error("models_topic_unreadable", error=str(error), then="restart to follow models again")
         finally:
             self.caught_up.set()

@@ -26,7 +26,7 @@ from worker.shell.dead_letters import DeadLetters
 from worker.shell.failures import BatchAborted, OutputLost, StopRequested, WorkerFailure
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
-from worker.shell.log import TroubleLog, configure_logging
+from worker.shell.log import TroubleLog, configure_logging, tell_all_suppressed
 from worker.shell.metrics import WorkerMetrics
 from worker.shell.restore_bar import RestoreBar
 from worker.shell.restoring import PartitionRestorer
@@ -200,7 +200,7 @@ class Worker:
         leaving.join(self._flush_s() + LEAVE_S)
         if leaving.is_alive():
             log.warning("left_without_goodbye", reason="brokers did not answer", then="read again")
-        self._trouble.tell_suppressed()
+        tell_all_suppressed()
 
     def _commit_and_close(self) -> None:
         self._sink.close(LEAVE_S)
@@ -230,6 +230,7 @@ class Worker:
                     commit_at = now + settings.commit_interval_ms / 1000
                 if now >= housekeeping_at:
                     self._refresh_gauges()
+                    tell_all_suppressed(due_only=True)
                     housekeeping_at = now + HOUSEKEEPING_S
 
     def _take_up_partitions(self) -> None:

@@ -13,6 +13,7 @@ SECRET_WORDS = (
     "pem",
     "oauthbearer.config",
     "jaas",
+    "kinit",
 )
 """librdkafka settings whose name holds one of these carry a credential or a private key."""
 

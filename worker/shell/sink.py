@@ -13,7 +13,7 @@ from typing import Protocol
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from worker.shell.client_config import client_logger, for_producer
-from worker.shell.failures import OutputLost, OutputTooLarge
+from worker.shell.failures import CannotStart, OutputLost, OutputTooLarge
 
 Header = tuple[str, str | bytes | None]
 
@@ -142,17 +142,18 @@ class AtLeastOnceSink:
     ) -> None:
         self._while_waiting = while_waiting
         self._explain = explain
-        self._producer = Producer(
-            {
-                **PRODUCER_DEFAULTS,
-                # For ever: while brokers are away nothing is given up, the full queue stops consumption.
-                "message.timeout.ms": "0",
-                **for_producer(client_config),
-                **PRODUCER_RULES,
-            },
-            logger=client_logger(),
-        )
-        self._batches: deque[_BatchInFlight] = deque()
+        settings = {
+            **PRODUCER_DEFAULTS,
+            # For ever: while brokers are away nothing is given up, the full queue stops consumption.
+            "message.timeout.ms": "0",
+            **for_producer(client_config),
+            **PRODUCER_RULES,
+        }
+        try:
+            self._producer = Producer(settings, logger=client_logger())
+        except KafkaException as error:
+            raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
+        self._batches: deque[_BatchInFlight] = deque()  # each holds an output or more of the bounded queue
         self._errors: list[tuple[str, KafkaError]] = []
         self._open = _BatchInFlight(self._errors)
 

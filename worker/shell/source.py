@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from worker.shell.client_config import client_logger, for_consumer
 from worker.shell.failures import BatchAborted, CannotStart, MustRestart, WorkerFailure
+from worker.shell.log import TroubleLog
 from worker.shell.sink import Explain
 
 log = structlog.get_logger()
@@ -87,6 +88,7 @@ class Source:
         except KafkaException as error:
             raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
         self._topic = topic
+        self._trouble = TroubleLog(interval_s=10.0)
         self._fatal: KafkaError | None = None
         self._on_left = on_left
         self._explain = explain
@@ -94,7 +96,8 @@ class Source:
         self.active: set[int] = set()
         self._arrived: set[int] = set()
         self._out_of_range: set[int] = set()
-        self._held: list[Message] = []  # what came while nothing was asked for
+        # What came while nothing was asked for: what the client had fetched when it was paused, see above.
+        self._held: list[Message] = []
         self._is_paused = False
         self._in_batch = False
         self._is_rebalancing = False
@@ -274,8 +277,12 @@ class Source:
             self._fatal = self._fatal or error
 
     def _raise_if_fatal(self) -> None:
-        if self._fatal is not None:
-            raise MustRestart(f"the consumer cannot go on: {self._explain(self._fatal, self._topic)}")
+        if self._fatal is None:
+            return
+        said = self._explain(self._fatal, self._topic)
+        if any(text in said for text in _REFUSED_MEMBERSHIP):
+            raise WorkerFailure(f"the group does not take this worker: {said}. {_ONE_PROTOCOL}")
+        raise MustRestart(f"the consumer cannot go on: {said}")
 
     def _is_error(self, record: Message) -> bool:
         """Whether this is an event rather than a record; librdkafka retries what can be retried."""
@@ -284,13 +291,34 @@ class Source:
             return False
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._note_error(error)
+        elif error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+            raise WorkerFailure(f"the group does not take this worker: {error.str()}. {_ONE_PROTOCOL}")
         elif error.code() in _HOPELESS:
             raise WorkerFailure(f"reading clicks failed: {self._explain(error, self._topic)}")
         partition = record.partition()
         if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
             self._out_of_range.add(partition)
+        else:
+            self._trouble.warning(
+                "reading_clicks",
+                error.name(),
+                reason=error.str(),
+                partition=partition,
+                offset=record.offset(),
+                then="the client tries again",
+            )
         return True
 
+
+_ONE_PROTOCOL = (
+    "All members of a group need one protocol and assignment, and brokers before 4.0 have the older protocol "
+    "only: --group-protocol classic; no other program may use this --group-id"
+)
+
+# By their texts: a fatal event has a code of its own and tells the cause in words.
+_REFUSED_MEMBERSHIP = tuple(
+    KafkaError(code).str() for code in (KafkaError.UNSUPPORTED_VERSION, KafkaError.UNSUPPORTED_ASSIGNOR)
+)
 
 _HOPELESS = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,

@@ -109,7 +109,8 @@ class ExactlyOnceSink:
         """As of `Sink`: take the transactional id over; what its last owner left open is aborted.
 
         Raises:
-            CannotStart: the id may not be used, or is not given to us in time.
+            CannotStart: the id may not be used.
+            MustRestart: another worker has taken the id over, or it is not given to us in time.
             StopRequested: asked to stop before brokers answered.
         """
         deadline_s = time.monotonic() + OPEN_S
@@ -119,7 +120,9 @@ class ExactlyOnceSink:
                     self._producer.init_transactions(ATTEMPT_S)
             except KafkaException as error:
                 cause = error.args[0]
-                if not cause.retriable() or time.monotonic() > deadline_s:
+                if cause.code() in _FENCED or (cause.retriable() and time.monotonic() > deadline_s):
+                    raise MustRestart(f"no transactions: {self._explain(cause, None)}") from None
+                if not cause.retriable():
                     raise CannotStart(
                         f"no transactions: {self._explain(cause, None)}. `--processing-guarantee "
                         "at_least_once` does without"
@@ -271,6 +274,8 @@ class ExactlyOnceSink:
         if error is not None and error.code() in _REFUSALS and self._refused is None:
             self._refused = OutputLost(self._explain(error, message.topic()))
 
+
+_FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
 
 _REFUSALS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
