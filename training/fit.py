@@ -68,7 +68,8 @@ def fit(
 ) -> Network:
     """Fit a session model. The same sessions, settings and build of torch give the same bytes.
 
-    So they do when training is broken off anywhere and goes on from a checkpoint.
+    So they do when training is broken off anywhere and goes on from a checkpoint. What another number of
+    threads changes stands at `TrainSettings.threads`.
 
     Args:
         sessions: of at least two clicks each, oldest first; item indices in [0, items).

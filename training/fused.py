@@ -6,7 +6,8 @@ than it has to be. The products over the catalogue may be in bfloat16; sums, sof
 weights are float32.
 
 Every batch is dealt out to a fixed number of parts, each worked on by one thread, and what they found is
-added in a fixed order: the number of threads changes how long a step takes, never what comes out.
+added in a fixed order: whether one thread works on the two parts or two do changes how long a step takes,
+never what comes out. More threads make more parts, and with them other sums.
 
 n transitions of a part, N of the batch, C candidates, R touched rows, V items, H hidden size. A name of the
 form `…_gradient` is ∂loss/∂….

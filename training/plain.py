@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from training.draws import Draw
 from training.losses import loss_function
@@ -137,7 +138,10 @@ def batch_loss(
     is made from (what is carried on keeps all its entries).
     """
     one_hot = network.architecture.item_embedding == "none"
-    x = drop(looked_up.values[0][looked_up.places], dropout, noise, one_hot)  # [N, D]
+    # Not values[places]: its gradient adds up the rows that were clicked twice in whatever order the threads
+    # of torch come by, so that the same seed would give other weights each time.
+    x = functional.embedding(looked_up.places, looked_up.values[0])  # [N, D]
+    x = drop(x, dropout, noise, one_hot)
     return loss_of_inputs(network, x, looked_up.items, draw, settings, noise, start)
 
 

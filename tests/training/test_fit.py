@@ -3,6 +3,7 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,11 +45,11 @@ def train_part() -> tuple[Sessions, int]:
     return split.train, len(split.item_ids)
 
 
-def as_bytes(settings: TrainSettings) -> bytes:
-    """The weights after a short training, as bytes."""
-    return b"".join(
-        array.tobytes() for _, array in sorted(weights(fit(*train_part(), settings, quiet)).items())
-    )
+def as_bytes(settings: TrainSettings, sessions: Sessions | None = None, items: int = 0) -> bytes:
+    """The weights after a training, a short one on the habit log unless told otherwise, as bytes."""
+    sessions, items = train_part() if sessions is None else (sessions, items)
+    network = fit(sessions, items, settings, quiet)
+    return b"".join(array.tobytes() for _, array in sorted(weights(network).items()))
 
 
 @pytest.mark.parametrize("full_softmax_items", [6_000, 10])
@@ -63,6 +64,20 @@ def test_the_plain_step_repeats_itself_too() -> None:
     settings = replace(QUICK, temperature=MAX_TEMPERATURE + 1, threads=1)  # beyond the fused step
     assert as_bytes(settings) == as_bytes(settings)
     assert as_bytes(settings) != as_bytes(replace(settings, seed=2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cell": "lstm"}, {"loss": "bpr_max"}, {"hidden_dropout": 0.2}, {"batching": "session_parallel"}],
+    ids=lambda change: "-".join(map(str, *change.items())),
+)
+def test_two_threads_of_torch_give_the_same_bytes_each_time(change: dict[str, Any]) -> None:
+    """At the usual width and batch, where torch deals its work to both: no sum may depend on who is first."""
+    usual = TrainSettings(epochs=2, batch_transitions=512, parallel_sessions=512, threads=2)
+    settings = replace(usual, full_softmax_items=10, negatives=40, **change)
+    split = split_log(habit_log(1_000).clicks, TestShare())
+    found = {as_bytes(settings, split.train, len(split.item_ids)) for _ in range(4)}
+    assert len(found) == 1
 
 
 def test_threads_of_torch_do_not_multiply_those_of_the_crew() -> None:
