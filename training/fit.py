@@ -122,10 +122,6 @@ def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
     transitions, clicks = sessions.transitions, len(sessions.items)
     epochs = epochs_for(settings, transitions)
     batch_transitions = batch_transitions_for(settings, clicks)
-    sampler = None
-    if items > settings.full_softmax_items:
-        support = np.bincount(sessions.items, minlength=items)
-        sampler = candidate_sampler(support, settings.negative_alpha, settings.negatives, batch_transitions)
     return _Plan(
         settings=settings,
         sessions=sessions,
@@ -135,8 +131,19 @@ def _plan(sessions: Sessions, items: int, settings: TrainSettings) -> _Plan:
         batch_transitions=batch_transitions,
         dropout=embedding_dropout_for(settings, clicks),
         pieces=cut(sessions, settings.max_transitions),
-        sampler=sampler,
+        sampler=sampler_for(sessions, items, settings),
     )
+
+
+def sampler_for(sessions: Sessions, items: int, settings: TrainSettings) -> CandidateSampler | None:
+    """What draws the candidates of a batch; None where the whole catalogue is scored."""
+    if items <= settings.full_softmax_items:
+        return None
+    support = np.bincount(sessions.items, minlength=items)
+    # Nothing comes before the first click of a session: it is an input and never a target.
+    targets = support - np.bincount(sessions.items[sessions.starts[:-1]], minlength=items)
+    batch_transitions = batch_transitions_for(settings, len(sessions.items))
+    return candidate_sampler(support, targets, settings.negative_alpha, settings.negatives, batch_transitions)
 
 
 class _Run:

@@ -91,7 +91,11 @@ class CandidateSampler:
 
 
 def candidate_sampler(
-    support: NDArray[np.int64], alpha: float, draws: int, batch_transitions: int
+    support: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    alpha: float,
+    draws: int,
+    batch_transitions: int,
 ) -> CandidateSampler:
     """Prepare the drawing of negatives ∝ support^alpha.
 
@@ -99,14 +103,16 @@ def candidate_sampler(
     chance = 1 − (1 − p)^draws · (1 − f)^batch_transitions, with f its share of all targets.
 
     Args:
-        support: int64 [V], how often each item is a target in training.
+        support: int64 [V], how often each item is clicked in training; negatives are drawn by it.
+        targets: int64 [V], how often it is a target there; with other counts than those of the batches the
+            correction would be off for items that sessions begin with.
         alpha: 0 uniform, 1 by popularity.
         draws: per batch.
         batch_transitions: targets per batch.
     """
-    # An item never targeted is drawn as one seen once.
+    # An item never clicked is drawn as one clicked once.
     weights = np.maximum(support, 1).astype(np.float64) ** alpha
-    drawn, share = weights / weights.sum(), support / support.sum()
+    drawn, share = weights / weights.sum(), targets / targets.sum()
     with np.errstate(divide="ignore"):  # a catalogue of one item is always drawn: log(1 − 1)
         log_missed = draws * np.log1p(-drawn) + batch_transitions * np.log1p(-share)
     return CandidateSampler(alias_table(weights), np.log(-np.expm1(log_missed)).astype(np.float32), draws)

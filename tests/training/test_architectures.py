@@ -84,7 +84,8 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient(settings:
     def loss_and_gradients(draws: int) -> tuple[Tensor, list[Tensor]]:
         sampler = None
         if draws:
-            sampler = candidate_sampler(np.ones(12, np.int64), 0.25, draws, batch_transitions=6)
+            ones = np.ones(12, np.int64)
+            sampler = candidate_sampler(ones, ones, 0.25, draws, batch_transitions=6)
         given = draw(batch, 12, sampler, np.random.default_rng(0))
         looked_up = lookups(network, given)
         loss, _ = batch_loss(network, looked_up, given, settings, 0.0, noise)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.training.logs import habit_log, sessions_of
-from training.batches import cut, pack
+from training.batches import batches, cut, pack
 from training.draws import draw
 from training.errors import DeviceError, DivergedError, StopTraining
-from training.fit import EpochEnd, fit, learning_rate, torch_threads
+from training.fit import EpochEnd, fit, learning_rate, sampler_for, torch_threads
 from training.fused import MAX_TEMPERATURE
 from training.meter import FitProgress
 from training.network import new_network, weights
@@ -131,7 +131,8 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None
     network = new_network(EIGHT_WIDE, torch.Generator().manual_seed(1))
     batch, settings, noise = pack(pieces, np.arange(3)), TrainSettings(), torch.Generator()
     # So many draws that each of the twelve items is drawn for certain, hence with a log chance of zero.
-    sampler = candidate_sampler(np.ones(12, np.int64), 0.25, draws=2_000, batch_transitions=6)
+    ones = np.ones(12, np.int64)
+    sampler = candidate_sampler(ones, ones, 0.25, draws=2_000, batch_transitions=6)
     losses, gradients = [], []
     for given in (draw(batch, 12, sampling, np.random.default_rng(0)) for sampling in (None, sampler)):
         assert given.candidates == 12
@@ -140,6 +141,21 @@ def test_sampling_the_whole_catalogue_gives_the_full_loss_and_gradient() -> None
         gradients.append(torch.autograd.grad(losses[-1], looked_up.values)[0])
     torch.testing.assert_close(losses[1], losses[0])
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_the_log_chance_that_comes_off_is_how_often_batches_have_an_item() -> None:
+    """Half of the clicks here are on item 0, which every session begins with and none goes on to."""
+    rng = np.random.default_rng(3)
+    sessions = sessions_of(*([0, int(1 + 30 * rng.random() ** 3)] for _ in range(640)))
+    settings = TrainSettings(full_softmax_items=1, batch_transitions=16, negatives=3, negative_alpha=0.5)
+    sampler = sampler_for(sessions, 31, settings)
+    assert sampler is not None
+    pieces, seen, rounds = cut(sessions, 20), np.zeros(31), 0
+    for _ in range(100):
+        for batch in batches(pieces, 16, rng):
+            seen[sampler.draw(batch.targets, rng)] += 1
+            rounds += 1
+    np.testing.assert_allclose(seen / rounds, np.exp(sampler.log_chance), atol=0.03)
 
 
 def test_only_touched_rows_move() -> None:

@@ -37,7 +37,7 @@ def drawn(sessions: Sequence[list[int]], negatives: int | None) -> Draw:
     sampler: CandidateSampler | None = None
     if negatives is not None:
         support = np.bincount(pieces.items, minlength=ITEMS)
-        sampler = candidate_sampler(support, 0.25, negatives, len(batch.inputs))
+        sampler = candidate_sampler(support, support, 0.25, negatives, len(batch.inputs))
     return draw(batch, ITEMS, sampler, np.random.default_rng(3))
 
 

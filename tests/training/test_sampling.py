@@ -57,7 +57,7 @@ def test_same_seed_same_draws() -> None:
 
 def test_negatives_are_drawn_by_support_to_the_alpha() -> None:
     support = np.array([1000, 100, 10, 0])  # the last as if seen once
-    sampler = candidate_sampler(support, 0.25, draws=1, batch_transitions=1)
+    sampler = candidate_sampler(support, support, 0.25, draws=1, batch_transitions=1)
     rng = np.random.default_rng(2)
     no_targets = np.array([], np.int64)
     seen = np.bincount([int(sampler.draw(no_targets, rng)[0]) for _ in range(20_000)], minlength=4)
@@ -68,7 +68,7 @@ def test_negatives_are_drawn_by_support_to_the_alpha() -> None:
 def test_chance_to_be_a_candidate_is_what_drawing_shows() -> None:
     rng = np.random.default_rng(1)
     support = np.array([100, 30, 10, 3, 1, 0])
-    sampler = candidate_sampler(support, 0.5, draws=4, batch_transitions=6)
+    sampler = candidate_sampler(support, support, 0.5, draws=4, batch_transitions=6)
     rounds = 20_000
     seen = np.zeros(6)
     for _ in range(rounds):
@@ -77,14 +77,15 @@ def test_chance_to_be_a_candidate_is_what_drawing_shows() -> None:
 
 
 def test_candidates_hold_the_targets_sorted_and_once() -> None:
-    sampler = candidate_sampler(np.ones(1_000, np.int64), 0.25, draws=500, batch_transitions=3)
+    ones = np.ones(1_000, np.int64)
+    sampler = candidate_sampler(ones, ones, 0.25, draws=500, batch_transitions=3)
     drawn = sampler.draw(np.array([7, 999, 7]), np.random.default_rng(0))
     assert {7, 999} <= set(drawn.tolist())
     assert (np.diff(drawn) > 0).all()
 
 
 def test_a_catalogue_of_one_item_is_always_drawn() -> None:
-    sampler = candidate_sampler(np.array([5]), 0.25, 10, 10)
+    sampler = candidate_sampler(np.array([5]), np.array([5]), 0.25, 10, 10)
     assert sampler.log_chance.tolist() == [0.0]
     assert sampler.draw(np.array([0, 0]), np.random.default_rng(0)).tolist() == [0]
 
@@ -95,7 +96,7 @@ def test_the_sampled_partition_estimates_the_full_one() -> None:
     items = 50
     support = rng.integers(1, 100, items)
     logits = torch.from_numpy(rng.normal(size=(1, items)))
-    sampler = candidate_sampler(support, 0.25, draws=15, batch_transitions=5)
+    sampler = candidate_sampler(support, support, 0.25, draws=15, batch_transitions=5)
     right = 7
     estimates = []
     for _ in range(6_000):
