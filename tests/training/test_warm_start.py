@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -166,6 +167,15 @@ def test_what_does_not_fit_is_refused(old: TrainResult) -> None:
     strangers = [f"x{item}" for item in item_ids]
     with pytest.raises(WarmStartError, match="knows none of these items"):
         warm_start(model, sessions, strangers, SETTINGS, WarmStartSettings())
+    part = {**model.manifest.hyperparameters, "interrupted": True}
+    manifest = msgspec.structs.replace(model.manifest, hyperparameters=part)
+    interrupted = msgspec.structs.replace(model, manifest=manifest)
+    with pytest.raises(
+        WarmStartError, match=r"was interrupted.*Let --resume end it, or say with --new-since"
+    ):
+        warm_start(interrupted, sessions, item_ids, SETTINGS, WarmStartSettings())
+    since = WarmStartSettings(since_ms=int(sessions.last_ms[9]))
+    assert warm_start(interrupted, sessions, item_ids, SETTINGS, since).new_sessions == 15
     for bad in ({"rate_share": 0.0}, {"max_exemplars": -1}, {"work_share": 1.5}, {"new_repeats": 0}):
         with pytest.raises(ValueError, match="must be"):
             WarmStartSettings(**bad)
