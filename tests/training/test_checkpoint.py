@@ -29,6 +29,10 @@ from training.settings import TrainSettings
 
 QUICK = TrainSettings(hidden_size=12, epochs=3, batch_transitions=64, embedding_dropout=0.2)
 SAMPLED = replace(QUICK, full_softmax_items=10, negatives=20)
+WIDE = replace(SAMPLED, hidden_size=128, threads=2)
+"""Of the plain step, wide enough that both threads of torch have work."""
+SLOTS = replace(WIDE, batching="session_parallel", hidden_dropout=0.2)
+LSTM = replace(WIDE, cell="lstm", item_embedding="separate", optimiser="adagrad", momentum=0.3)
 
 
 class Killed(Exception):  # noqa: N818
@@ -90,7 +94,7 @@ def largest_file(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("settings", [QUICK, SAMPLED], ids=["full", "sampled"])
+@pytest.mark.parametrize("settings", [QUICK, SAMPLED, SLOTS, LSTM], ids=["full", "sampled", "slots", "lstm"])
 @pytest.mark.parametrize("steps", [1, 7, 11, 17, 23])
 def test_broken_off_anywhere_it_goes_on_bit_for_bit(
     tmp_path: Path, settings: TrainSettings, steps: int
