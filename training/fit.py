@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Generator
 
+from schemas.model_artefact import MAX_WEIGHT
 from training.batches import Batch, Pieces, batches, cut
 from training.checkpoint import Checkpoints, Position, TrainingState
 from training.draws import Draw, ahead, draw, state_of
-from training.errors import DeviceError, StopTraining
+from training.errors import DeviceError, DivergedError, StopTraining
 from training.fused import FusedStep, can_be_fused, warm_up
 from training.meter import FitProgress, Meter
 from training.network import Network, copy_of, new_network, parameters, weights
@@ -98,6 +99,7 @@ def fit(
             while run.at.epoch <= plan.epochs:
                 _run_epoch(run, plan, meter, checkpoints, on_epoch)
         except StopTraining:
+            run.check()
             if checkpoints is not None:
                 checkpoints.save(run.state())
         return run.network
@@ -193,6 +195,18 @@ class _Run:
             names = optimiser.state()
             optimiser.restore({name: state.tensors[f"moments_{index}.{name}"] for name in names})
 
+    def check(self) -> None:
+        """Look at the weights.
+
+        Raises:
+            DivergedError: one is no number, or larger than a model may hold.
+        """
+        for name, array in weights(self.network).items():
+            if not (np.abs(array) <= MAX_WEIGHT).all():
+                raise DivergedError(
+                    f"{name} holds NaN or numbers beyond ±{MAX_WEIGHT:,.0f}: lower the learning rate"
+                )
+
     def epoch(self, plan: _Plan) -> Iterator[tuple[float, int]]:
         """Learn what is left of this epoch; loss and transitions of each step."""
         prepared: Iterator[tuple[Draw, Any]] = ((d, self._step.prepare(d)) for d in self._draws(plan))
@@ -245,7 +259,9 @@ def _run_epoch(
         meter.add(loss, events)
         if checkpoints is not None and checkpoints.due():
             meter.check()
+            run.check()
             checkpoints.save(run.state())
+    run.check()  # also without checkpoints: no loss is taken after the last step
     at = run.at
     at.losses.append(at.loss_sum / at.loss_events)
     at.epoch, at.batches, at.loss_sum, at.loss_events = at.epoch + 1, 0, 0.0, 0

@@ -217,6 +217,20 @@ def test_a_loss_that_explodes_but_stays_a_number_is_reported() -> None:
         fit(sessions, items, replace(dot, learning_rate=100.0), quiet)
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_weights_that_the_last_step_ruins_are_no_model(stopped: bool) -> None:
+    """No loss is taken after it, and there are no checkpoints that would see it."""
+    sessions, items = train_part()
+
+    def look(_: FitProgress) -> None:
+        if stopped:
+            raise StopTraining
+
+    once = replace(QUICK, epochs=1, batch_transitions=10_000, learning_rate=1e39)
+    with pytest.raises(DivergedError, match="beyond ±1,000,000: lower the learning rate"):
+        fit(sessions, items, once, look)
+
+
 def test_a_start_is_gone_on_from_and_left_as_it_is() -> None:
     sessions, items = train_part()
     good = fit(sessions, items, replace(QUICK, epochs=6), quiet)
