@@ -80,7 +80,7 @@ def fit(
             is then returned as it is.
         start: weights to begin with, left as they are; None draws them.
         checkpoints: where the state is kept and gone on from.
-        on_epoch: called at the end of each epoch.
+        on_epoch: called at the end of each epoch; of the last one, too, where training goes on from its end.
 
     Raises:
         DivergedError: see there.
@@ -96,6 +96,9 @@ def fit(
             run.restore(state)
         meter = Meter(run.at, plan.epochs, plan.events_total, plan.items, report)
         try:
+            if run.at.epoch > plan.epochs:  # it died after its last step: what is known of it is told again
+                meter.tell_end()
+                _tell_epoch(run, plan, meter, on_epoch)
             while run.at.epoch <= plan.epochs:
                 _run_epoch(run, plan, meter, checkpoints, on_epoch)
         except StopTraining:
@@ -268,8 +271,13 @@ def _run_epoch(
     if checkpoints is not None:
         meter.check()
         checkpoints.save(run.state())
+    _tell_epoch(run, plan, meter, on_epoch)
+
+
+def _tell_epoch(run: _Run, plan: _Plan, meter: Meter, on_epoch: Callable[[EpochEnd], None] | None) -> None:
+    """Tell of the epoch that has just ended."""
     if on_epoch is not None:
-        losses = tuple(at.losses)
+        at, losses = run.at, tuple(run.at.losses)
         with meter.left_out():
             on_epoch(EpochEnd(at.epoch - 1, plan.epochs, losses[-1], run.network, at.seconds, losses))
 

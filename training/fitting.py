@@ -154,7 +154,7 @@ class _Watch:
     def __init__(self, options: FitOptions, report: Report) -> None:
         self._options, self._report = options, report
         self.events_per_s = 0.0
-        self.learned_share = 1.0  # a resume from the end of training reports nothing
+        self.learned_share = 0.0
         self.losses: tuple[float, ...] = ()
 
     def on_progress(self, at: FitProgress) -> None:

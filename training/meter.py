@@ -55,6 +55,14 @@ class Meter:
             self.check()
             self._pass_on()
 
+    def tell_end(self) -> None:
+        """Report a training that had ended before it was gone on with, at the speed that it had."""
+        at = self._at
+        speed = at.learned / at.seconds
+        self._report(
+            FitProgress(self._epochs, self._epochs, at.learned, self._events_total, at.losses[-1], speed)
+        )
+
     @contextmanager
     def left_out(self) -> Iterator[None]:
         """What is done in this block is no training: its time does not count."""

@@ -150,6 +150,20 @@ def test_losses_of_the_epochs_before_are_still_known(tmp_path: Path) -> None:
     assert len(ends[-1].losses) == 3
 
 
+def test_gone_on_with_after_its_end_it_tells_what_it_had_learned(tmp_path: Path) -> None:
+    sessions, item_ids = train_part()
+    ends: list[EpochEnd] = []
+    fit(sessions, len(item_ids), QUICK, quiet, checkpoints=folder_of(tmp_path, QUICK), on_epoch=ends.append)
+    told: list[FitProgress] = []
+    again: list[EpochEnd] = []
+    later = folder_of(tmp_path, QUICK, resume=True)
+    fit(sessions, len(item_ids), QUICK, told.append, checkpoints=later, on_epoch=again.append)
+    ((end,), (progress,)) = again, told
+    assert (end.epoch, end.losses, end.seconds) == (3, ends[-1].losses, ends[-1].seconds)
+    assert progress.events == progress.events_total == 3 * sessions.transitions
+    assert progress.events_per_s == pytest.approx(progress.events / end.seconds)
+
+
 def test_the_last_two_are_kept_and_the_older_one_is_taken_where_the_newest_is_damaged(tmp_path: Path) -> None:
     checkpoints = folder_of(tmp_path, QUICK)
     for learned in (5, 10, 1_000):

@@ -11,10 +11,15 @@ import pytest
 from deploy.cli import run
 from deploy.first_interrupt import first_interrupt
 from schemas.model_manifest import ITEMS_FILE, WEIGHTS_FILE
-from tests.training.logs import habit_log
+from tests.training.logs import NOW_MS, habit_log
 from tests.training.test_checkpoint import largest_file
 from training.checkpoint import PREFIX
+from training.fitting import FitOptions
 from training.model_store import list_models, load_model
+from training.progress import Progress, Report, silent
+from training.sessions import TestShare
+from training.settings import TrainSettings
+from training.train import TrainResult, train
 
 QUICK = ["--hidden-size", "12", "--epochs", "4", "--batch-transitions", "32"]
 
@@ -101,6 +106,29 @@ def test_ctrl_c_keeps_what_was_learned_and_the_checkpoint(log: Path, tmp_path: P
     assert 0 < float(manifest.hyperparameters["learned_share"]) < 0.5
     assert len(list(store.glob(f"{PREFIX}*"))) == 1
     assert "Ctrl-C: training ends here" in err
+
+
+def test_what_ended_before_its_model_was_written_is_reported_whole(tmp_path: Path) -> None:
+    settings = TrainSettings(hidden_size=12, epochs=3, batch_transitions=32)
+
+    def resumed(report: Report) -> TrainResult:
+        resume = FitOptions(resume=True)
+        return train(habit_log(150), TestShare(), settings, tmp_path, NOW_MS, report, options=resume)
+
+    def die(at: Progress) -> None:
+        if at.stage != "fit":
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        resumed(die)
+    result = resumed(silent)
+    assert result.train_events_per_s > 0
+    assert not result.interrupted
+    shown = orjson.loads((result.model_folder / "report.json").read_bytes())
+    assert [point["epoch"] for point in shown["epochs"]] == [1, 2, 3]
+    assert shown["epochs"][-1]["recall"] > 0
+    assert shown["cost"]["events_per_s"] == pytest.approx(result.train_events_per_s)
+    assert shown["cost"]["fit_s"] > 0
 
 
 def test_the_second_ctrl_c_ends_at_once() -> None:
