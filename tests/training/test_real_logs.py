@@ -1,4 +1,4 @@
-"""The trainer on a real click log; see the note on data in CONTRIBUTING for where it has to lie."""
+"""The trainer on a real click log; left out where `shared/data` does not lie beside the repository."""
 
 import time
 from pathlib import Path

@@ -53,8 +53,8 @@ def weaknesses(data: ReportData) -> list[str]:
     if len(positions) > 1:
         (worst, after), (best, after_best) = min(positions), max(positions)
         said.append(
-            f"Place in the session: recall@20 goes from {score(worst)} after {after} clicks"
-            f" to {score(best)} after {after_best}."
+            f"Place in the session: recall@20 goes from {score(worst)} after {after} {_clicks(after)}"
+            f" to {score(best)} after {after_best} {_clicks(after_best)}."
         )
     said.append(
         "New items: it never recommends what its training did not hold, until it is trained again."
@@ -168,3 +168,7 @@ def _picture(pictures: list[str], name: str, alt: str) -> list[str]:
 
 def _recall(found: Metrics) -> str:
     return score(found.recall[K])
+
+
+def _clicks(group: str) -> str:
+    return "click" if group == "1" else "clicks"

@@ -115,7 +115,7 @@ def test_it_draws_whatever_is_there(changes: dict[str, object]) -> None:
 
 def test_the_card_names_the_weak_spots() -> None:
     said = " ".join(weaknesses(report_data()))
-    for expected in ("0.600 where the next click is on a rare item", "0.700 after 1 clicks", "3.4%", "58%"):
+    for expected in ("0.600 where the next click is on a rare item", "0.700 after 1 click to", "3.4%", "58%"):
         assert expected in said
     assert "![" not in model_card(report_data(), [])
     assert "](plots/comparison.png)" in model_card(report_data(), ["plots/comparison.png"])
