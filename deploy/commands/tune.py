@@ -1,9 +1,10 @@
 """`nextclick tune`: search for settings that fit the clicks of one or more logs."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,7 +22,6 @@ from deploy.settings import Connection, UsageError
 from training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from training.sessions import SplitRule
     from training.tune_log import TuneLog
     from training.tune_study import TuneProgress, TuneResult
 
@@ -57,7 +57,8 @@ def tune(
 
     With several logs a trial is trained on each, and its value is the mean: that is how defaults are found
     that win over several logs. Where FILE is NAME.tsv.gz and a NAME.test_sessions.txt lies beside it, the
-    sessions listed there are the test part of that log, unless an option says otherwise.
+    sessions listed there are the test part of that log, unless an option says otherwise. This is told, and
+    the command that is suggested at the end names the list.
 
     Every trial is written down as it ends. Ctrl-C, --timeout or a crash lose the one that runs; the same
     command goes on with the study. Trials that do worse than most after the same share of their training are
@@ -102,7 +103,9 @@ def tune(
             raise
         raise UsageError("the search needs Optuna: pip install 'nextclick[tune]'") from None
 
-    logs = _load((file, *more_files), clicks, connection, console)
+    files = (file, *more_files)
+    held_out = [with_list_beside(each, clicks) for each in files]
+    logs = _load(files, held_out, clicks, connection, console)
     deadline_s = None if timeout is None else time.monotonic() + duration_ms(timeout) / 1_000
     wanted = TuneSettings(study or logs[0].name, journal, trials, search, metric)
 
@@ -124,31 +127,58 @@ def tune(
     if json:
         print(orjson.dumps(result.fields()).decode())  # noqa: T201
     else:
-        _show(result)
+        better = bool(result.best) and result.best[0].value > 1
+        best = replace(settings, **result.best[0].settings) if better else settings
+        _show(result, [train_command(*each, best) for each in zip(files, held_out, strict=True)])
     return EXIT_INTERRUPTED if came else 0
 
 
 def _load(
-    files: tuple[Path | None, ...], clicks: ClickLogOptions, connection: Connection, console: Console
+    files: tuple[Path | None, ...],
+    held_out: list[ClickLogOptions],
+    asked: ClickLogOptions,
+    connection: Connection,
+    console: Console,
 ) -> "list[TuneLog]":
     from training.tune_log import tune_log
 
     logs = []
     with shown_progress(console) as report:
-        for file in files:
-            rule = _rule(file, clicks)
+        for file, clicks in zip(files, held_out, strict=True):
+            rule = clicks.rule()
             loaded = clicks.load(file, connection, report)
             show_log(console, loaded)
+            if clicks != asked:
+                said = f"{clicks.test_sessions} lies beside it: the sessions listed there are the test part"
+                console.print(said, markup=False, highlight=False, soft_wrap=True)
             logs.append(tune_log(loaded, rule))
     return logs
 
 
-def _rule(file: Path | None, clicks: ClickLogOptions) -> "SplitRule":
-    """The rule of the options; else the list beside the file, if there is one."""
+def with_list_beside(file: Path | None, clicks: ClickLogOptions) -> ClickLogOptions:
+    """The options; where they do not say what the test part is, with the list beside the file, if any."""
     if file is None or clicks.test_sessions is not None or clicks.test_last is not None:
-        return clicks.rule()
+        return clicks
     beside = file.with_name(file.name.partition(".")[0] + _HELD_OUT_SUFFIX)
-    return replace(clicks, test_sessions=beside).rule() if beside.is_file() else clicks.rule()
+    return replace(clicks, test_sessions=beside) if beside.is_file() else clicks
+
+
+def train_command(file: Path | None, clicks: ClickLogOptions, settings: TrainSettings) -> str:
+    """The command that trains with these settings, on the same clicks and with the same test part."""
+    of_file = [] if file is None else [shlex.quote(str(file))]
+    flags = [*_flags_unlike(ClickLogOptions(), clicks), *_flags_unlike(TrainSettings(), settings)]
+    return " ".join(("nextclick", "train", *of_file, *flags))
+
+
+def _flags_unlike(default: object, given: ClickLogOptions | TrainSettings) -> Iterator[str]:
+    for each in fields(given):
+        value, name = getattr(given, each.name), each.name.replace("_", "-")
+        if value == getattr(default, each.name):
+            continue
+        if isinstance(value, bool):
+            yield f"--{name}" if value else f"--no-{name}"
+        else:
+            yield f"--{name} {shlex.quote(_number_or_text(value))}"
 
 
 @contextmanager
@@ -200,7 +230,7 @@ def _detail(at: "TuneProgress") -> str:
     return f"{at.log}  epoch {at.epoch}/{at.epochs}  {at.events_per_s:,.0f} events/s"
 
 
-def _show(result: "TuneResult") -> None:
+def _show(result: "TuneResult", commands: list[str]) -> None:
     console = Console()
     table = Table(title=f"study {result.study}: the best of {result.finished + result.pruned} trials")
     table.add_column("trial", no_wrap=True)
@@ -215,11 +245,11 @@ def _show(result: "TuneResult") -> None:
         cells = [f"{scores[log][key]:.4f}" for log in result.start for key in ("recall", "mrr")]
         table.add_row(trial, f"{value:.4f}", *cells, flags)
     console.print(table)
-    for line in _sentences(result):
+    for line in _sentences(result, commands):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _sentences(result: "TuneResult") -> Iterator[str]:
+def _sentences(result: "TuneResult", commands: list[str]) -> Iterator[str]:
     yield (
         f"{result.finished} trials to the end, {result.pruned} ended early, {result.failed} broken off;"
         f" kept in {result.journal}"
@@ -230,7 +260,7 @@ def _sentences(result: "TuneResult") -> Iterator[str]:
     if not result.best or result.best[0].value <= 1:
         yield "Nothing was better than the settings that the search began with."
     else:
-        yield f"nextclick train … {_flags(result.best[0].settings)}"
+        yield from commands
     if result.stopped:
         yield "The study has not all of its trials: the same command goes on with it."
 
@@ -238,6 +268,9 @@ def _sentences(result: "TuneResult") -> Iterator[str]:
 def _flags(settings: dict[str, object]) -> str:
     """The settings as flags of `nextclick train`, numbers to four digits."""
     return " ".join(
-        f"--{name.replace('_', '-')} {f'{value:.4g}' if isinstance(value, float) else value}"
-        for name, value in settings.items()
+        f"--{name.replace('_', '-')} {_number_or_text(value)}" for name, value in settings.items()
     )
+
+
+def _number_or_text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """The search: it never reads the test part, goes on where it was, and keeps what was tried."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import orjson
 import pytest
 
 from deploy.cli import run
-from tests.training.logs import START_MS, habit_log, log_of
+from tests.training.logs import NOW_MS, START_MS, habit_log, log_of
 from training.click_log import ClickLogBuilder, LoadedLog
 from training.errors import SplitError, TuneError
-from training.sessions import UNKNOWN, TestShare
+from training.log_file import read_click_log, read_test_sessions
+from training.sessions import UNKNOWN, TestSessions, TestShare, split_log
 from training.settings import TrainSettings
 from training.tune import tune
 from training.tune_log import TuneLog, tune_log
@@ -39,6 +41,16 @@ def log(sessions: int = 120, seed: int = 3, name: str = "habits") -> TuneLog:
 def search(journal: Path, trials: int, logs: list[TuneLog] | None = None, study: str = "s") -> TuneResult:
     """A search without anybody looking on."""
     return tune(logs or [log()], START, TuneSettings(study, journal, trials, NAMES), quiet, never)
+
+
+def write_log(path: Path) -> None:
+    """A small log file."""
+    clicks = habit_log(120, items=30).clicks
+    rows = [
+        f"{clicks.session_ids[session]}\t{clicks.item_ids[item]}\t{at}\n"
+        for session, item, at in zip(clicks.session, clicks.item, clicks.timestamp_ms, strict=True)
+    ]
+    path.write_text("session_id\titem_id\ttimestamp\n" + "".join(rows))
 
 
 def poisoned() -> LoadedLog:
@@ -148,13 +160,8 @@ def test_a_log_that_is_too_short_is_refused() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    clicks = habit_log(120, items=30).clicks
     path = tmp_path / "clicks.tsv"
-    rows = [
-        f"{clicks.session_ids[session]}\t{clicks.item_ids[item]}\t{at}\n"
-        for session, item, at in zip(clicks.session, clicks.item, clicks.timestamp_ms, strict=True)
-    ]
-    path.write_text("session_id\titem_id\ttimestamp\n" + "".join(rows))
+    write_log(path)
     quick = ["--hidden-size", "8", "--epochs", "2", "--search", "learning_rate"]
     arguments = ["tune", str(path), "--journal", str(tmp_path / "tune.journal"), *quick]
     assert run([*arguments, "--trials", "1", "--json"], debug=False) == 0
@@ -169,6 +176,26 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run([*arguments, "--timeout", "soon"], debug=False) == 2
     assert run([*arguments, "--search", "bogus"], debug=False) == 1
     assert "cannot search bogus" in capsys.readouterr().err
+
+
+def test_the_suggested_command_holds_out_what_the_search_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, beside = tmp_path / "my clicks.tsv", tmp_path / "my clicks.test_sessions.txt"
+    write_log(path)
+    beside.write_text("".join(f"s{session}\n" for session in range(0, 120, 4)))
+    arguments = ["tune", str(path), "--journal", str(tmp_path / "tune.journal"), "--trials", "1"]
+    slow = ["--hidden-size", "8", "--epochs", "2", "--learning-rate", "1e-7", "--no-last-click-query"]
+    assert run([*arguments, *slow, "--search", "learning_rate"], debug=False) == 0
+    shown = capsys.readouterr()
+    assert f"{beside} lies beside it" in " ".join(shown.err.split())
+    (command,) = [line for line in shown.out.splitlines() if line.startswith("nextclick train")]
+    _, *words = shlex.split(command)
+    assert words[:4] == ["train", str(path), "--test-sessions", str(beside)]
+    assert {"--hidden-size", "--no-last-click-query", "--learning-rate"} <= set(words)
+    assert run([*words, "--models", str(tmp_path / "models"), "--no-report", "--json"], debug=False) == 0
+    listed = split_log(read_click_log(path, NOW_MS).clicks, TestSessions(read_test_sessions(beside)))
+    assert orjson.loads(capsys.readouterr().out)["events_test"] == len(listed.test.items)
 
 
 def test_bad_trials_end_early_and_what_matters_is_told(tmp_path: Path) -> None:
