@@ -55,6 +55,14 @@ def wait_restoring(worker: WorkerProcess, partitions: list[int]) -> None:
         time.sleep(0.05)
 
 
+def wait_for_value(worker: WorkerProcess, name: str, value: float) -> None:
+    """Wait until an unlabelled metric, which the worker sets once a second, is exactly this."""
+    deadline_s = time.monotonic() + WAIT_S
+    while (found := metric(worker, name)) != value:
+        assert time.monotonic() < deadline_s, f"{name} is {found}, {value} expected\n{worker.log()}"
+        time.sleep(0.1)
+
+
 def produce_clicks(bootstrap: str, topic: str, clicks: Sequence[Click]) -> None:
     """Send clicks to partition 0."""
     for click in clicks:
@@ -126,6 +134,25 @@ def test_partitions_that_stay_are_served_while_those_that_move_are_restored(
             wait_answered(bootstrap, topics, clicks)
             assert joins.terminate() == stays.terminate() == 0
     assert_as_if_uninterrupted(bootstrap, topics, clicks, folder)
+
+
+def test_how_far_a_restore_is_can_be_seen(bootstrap: str, topic_prefix: str, topics: TopicNames) -> None:
+    """Partition 1 holds nine histories, and three records of an open transaction that is waited for."""
+    for number in range(9):
+        session_id = f"s-{number}"
+        produce_to(bootstrap, topics.session_histories, 1, session_id, history(session_id, 1))
+    with WorkerProcess(bootstrap, topic_prefix) as worker:
+        with open_transaction(bootstrap, f"{topic_prefix}open", topics.session_histories, [1], records=3):
+            wait_restoring(worker, [1])
+            wait_for_value(worker, "nextclick_restored_records_total", 9)
+            wait_for_value(worker, "nextclick_restore_remaining_records", 3)
+            wait_for_value(worker, "nextclick_restoring_partitions", 1)
+            status, body = worker.get("/readyz")
+            assert (status, json.loads(body)["restored_share"]) == (503, 0.75)
+        assert worker.wait_ready()["restored_share"] == 1.0
+        wait_for_value(worker, "nextclick_restore_remaining_records", 0)
+        wait_for_value(worker, "nextclick_restoring_partitions", 0)
+        assert worker.terminate() == 0
 
 
 def test_a_changelog_of_a_newer_version_is_refused(

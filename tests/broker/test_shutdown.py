@@ -1,5 +1,6 @@
 """SIGTERM at the worst moments: the worker ends within ten seconds, and nothing is lost or doubled."""
 
+import json
 import os
 import signal
 import time
@@ -67,7 +68,9 @@ def test_sigterm_while_sessions_are_restored(bootstrap: str, topic_prefix: str, 
     write_ballast(bootstrap, topics.session_histories)
     with WorkerProcess(bootstrap, topic_prefix) as worker:
         worker.wait_for_metric("nextclick_restored_records_total", 1)
-        assert worker.get("/readyz")[0] == 503
+        status, body = worker.get("/readyz")
+        assert status == 503
+        assert 0 <= json.loads(body)["restored_share"] < 1
         assert worker.terminate(ENDS_WITHIN_S) == 0
         assert '"partition":0' not in worker.log(), "too late to say anything"
     click = Click("e", "ballast-7", "item-2", NOW_MS)
