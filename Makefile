@@ -99,9 +99,9 @@ bench-warm-start: setup ## a warm start against full retraining, on logs cut in 
 bench-large-log: setup ## read and sessionise a synthetic log of CLICKS=10000000 clicks
 	@$(BIN)/python -m tests.bench.large_log --clicks $(or $(CLICKS),10000000)
 
-chaos: setup ## kill workers and brokers for ROUNDS=200 (SEED=1, GUARANTEE=at_least_once), compare with a quiet run
+chaos: setup ## kill workers and brokers, compare with a quiet run (ROUNDS=200, SEED=1, GUARANTEE=at_least_once, PROTOCOL=consumer)
 	@$(BIN)/python -m tests.chaos.run --rounds $(or $(ROUNDS),200) --seed $(or $(SEED),1) \
-	    --guarantee $(or $(GUARANTEE),exactly_once)
+	    --guarantee $(or $(GUARANTEE),exactly_once) $(if $(PROTOCOL),--group-protocol $(PROTOCOL))
 
 fuzz: setup ## a million hostile records (RECORDS=…, SEED=…), 100,000 through a broker
 	@$(BIN)/python -m tests.fuzz.run $(if $(RECORDS),--records $(RECORDS)) $(if $(SEED),--seed $(SEED))

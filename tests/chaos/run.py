@@ -19,10 +19,11 @@ from typing import get_args
 
 import msgspec
 import orjson
+from confluent_kafka import KafkaException
 from rich.console import Console
 
-from deploy.local_broker import LocalBroker
-from deploy.topic_admin import create_topics
+from deploy.local_broker import BrokerUnavailableError, LocalBroker
+from deploy.topic_admin import TopicError, create_topics
 from schemas.announcement import ModelAnnouncement, encode_announcement
 from schemas.model_artefact import sha256_hex
 from schemas.model_manifest import MANIFEST_FILE
@@ -94,13 +95,25 @@ class ReferenceUnfitError(Exception):
     """The run that nothing happened to is wrong itself, so nothing can be held against it."""
 
 
+RUN_FAILURES = (
+    ChaosError,
+    SendingFailedError,
+    UnreadableError,
+    ReferenceUnfitError,
+    BrokerUnavailableError,
+    TopicError,
+    KafkaException,
+)
+"""They say that the run failed, and nothing of the worker; the last three are the machine's or Kafka's."""
+
+
 def main() -> int:
     """Run it and say how it went; returns the exit code."""
     options, is_temporary = _options()
     console = Console(stderr=True)
     try:
         report, verdict = run(options, console)
-    except (ChaosError, SendingFailedError, UnreadableError, ReferenceUnfitError) as error:
+    except RUN_FAILURES as error:
         console.print(f"the chaos run failed: {error}", markup=False, highlight=False, soft_wrap=True)
         console.print(f"logs and actions: {options.evidence}", markup=False, soft_wrap=True)
         return EXIT_RUN_FAILED
@@ -119,8 +132,7 @@ def run(options: Options, console: Console) -> tuple[dict[str, object], Verdict]
     """The whole run; returns the report for the JSON line, and the verdict.
 
     Raises:
-        ChaosError, SendingFailedError, UnreadableError, ReferenceUnfitError: it could not be brought to its
-            end, so it says nothing about what is lost.
+        one of RUN_FAILURES: it could not be brought to its end, so it says nothing about what is lost.
     """
     data_dir = options.evidence / "broker"
     broker = LocalBroker(data_dir=data_dir, properties=BROKER_PROPERTIES)

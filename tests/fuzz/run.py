@@ -86,8 +86,8 @@ def brokered(records: int, seed: int, bars: Progress) -> tuple[BrokerFigures | N
             figures = through_broker(
                 bootstrap, prefix, seed, records, lambda handled: bars.update(task, completed=handled)
             )
-        except AssertionError as error:
-            return None, [str(error)]
+        except (AssertionError, OSError) as error:  # OSError: it died while its metrics were asked for
+            return None, [f"{type(error).__name__}: {error}"]
     return figures, []
 
 

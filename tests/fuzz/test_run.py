@@ -1,9 +1,12 @@
 """`make fuzz` as a whole: its JSON line, and what makes it fail."""
 
 import json
+from contextlib import nullcontext
+from urllib.error import URLError
 
 import pytest
 
+from tests.fuzz import run
 from tests.fuzz.examine import Tally
 from tests.fuzz.run import MAX_DECODER_GROWTH_MB, MAX_GROWTH_MB, found_problems, main
 from tests.fuzz.through_broker import BrokerFigures
@@ -44,3 +47,21 @@ def test_each_trouble_is_a_problem(
 ) -> None:
     [problem] = found_problems(made, 100, decoder_growth_mb, broker)
     assert said in problem
+
+
+@pytest.mark.parametrize("error", [AssertionError("the worker died"), URLError(ConnectionRefusedError(111))])
+def test_a_worker_that_dies_is_told_in_the_json_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what it logged, or by a request for its metrics that nobody answers any more."""
+
+    def dies(*_: object) -> BrokerFigures:
+        raise error
+
+    monkeypatch.setattr(run, "a_broker", lambda: nullcontext("nowhere:9092"))
+    monkeypatch.setattr(run, "a_namespace", lambda _: nullcontext("fuzz-"))
+    monkeypatch.setattr(run, "through_broker", dies)
+    assert main(["--records", "100", "--broker-records", "10"]) == 1
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["crashed"] == 1
+    assert str(error) in said["problems"][0]
