@@ -29,9 +29,9 @@ from training.settings import TrainSettings
 
 QUICK = TrainSettings(hidden_size=12, epochs=3, batch_transitions=64, embedding_dropout=0.2)
 SAMPLED = replace(QUICK, full_softmax_items=10, negatives=20)
-WIDE = replace(SAMPLED, hidden_size=128, threads=2)
-"""Of the plain step, wide enough that both threads of torch have work."""
-SLOTS = replace(WIDE, batching="session_parallel", hidden_dropout=0.2)
+WIDE = replace(SAMPLED, hidden_size=128, epochs=15, batch_transitions=512, threads=2)
+"""Of the plain step, so large that both threads of torch have work."""
+SLOTS = replace(WIDE, batching="session_parallel", parallel_sessions=160, epochs=5, hidden_dropout=0.2)
 LSTM = replace(WIDE, cell="lstm", item_embedding="separate", optimiser="adagrad", momentum=0.3)
 
 
@@ -71,6 +71,13 @@ def folder_of(store: Path, settings: TrainSettings, resume: bool = False) -> Fol
     return FolderCheckpoints(store, identity(*train_part(), settings, "file habits.tsv"), resume=resume)
 
 
+def killed_after(steps: int, store: Path, settings: TrainSettings, resume: bool = False) -> KilledAfter:
+    """Checkpoints of such a training, which then ends like this."""
+    checkpoints = KilledAfter(store, identity(*train_part(), settings, ""), resume=resume)
+    checkpoints.steps_left = steps
+    return checkpoints
+
+
 def trained(settings: TrainSettings, checkpoints: FolderCheckpoints | None = None) -> dict[str, bytes]:
     """The weights, as bytes."""
     sessions, item_ids = train_part()
@@ -99,19 +106,15 @@ def largest_file(size_bytes: int) -> Iterator[None]:
 def test_broken_off_anywhere_it_goes_on_bit_for_bit(
     tmp_path: Path, settings: TrainSettings, steps: int
 ) -> None:
-    first = KilledAfter(tmp_path, identity(*train_part(), settings, ""))
-    first.steps_left = steps
     with pytest.raises(Killed):
-        trained(settings, first)
+        trained(settings, killed_after(steps, tmp_path, settings))
     assert trained(settings, folder_of(tmp_path, settings, resume=True)) == trained(settings)
 
 
 def test_broken_off_twice(tmp_path: Path) -> None:
     for steps in (5, 9):
-        one = KilledAfter(tmp_path, identity(*train_part(), QUICK, ""), resume=steps == 9)
-        one.steps_left = steps
         with pytest.raises(Killed):
-            trained(QUICK, one)
+            trained(QUICK, killed_after(steps, tmp_path, QUICK, resume=steps == 9))
     assert trained(QUICK, folder_of(tmp_path, QUICK, resume=True)) == trained(QUICK)
 
 
@@ -138,10 +141,8 @@ def test_losses_of_the_epochs_before_are_still_known(tmp_path: Path) -> None:
     sessions, item_ids = train_part()
     ends: list[EpochEnd] = []
     fit(sessions, len(item_ids), QUICK, quiet, on_epoch=ends.append)
-    first = KilledAfter(tmp_path, identity(*train_part(), QUICK, ""))
-    first.steps_left = 15  # in the second of three epochs
     with pytest.raises(Killed):
-        trained(QUICK, first)
+        trained(QUICK, killed_after(15, tmp_path, QUICK))  # in the second of three epochs
     again: list[EpochEnd] = []
     later = folder_of(tmp_path, QUICK, resume=True)
     fit(sessions, len(item_ids), QUICK, quiet, checkpoints=later, on_epoch=again.append)
