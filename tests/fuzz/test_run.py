@@ -24,6 +24,7 @@ def test_the_decode_part_ends_with_one_json_line(capsys: pytest.CaptureFixture[s
     assert main(["--records", "1000", "--broker-records", "0", "--seed", "3"]) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["records"] == said["accepted"] + said["dead_lettered"] == 1_000
+    assert said["searched"] == 10
     assert said["dead_lettered"] == sum(said["by_reason"].values())
     assert (said["crashed"], said["problems"], said["seed"]) == (0, [], 3)
 
