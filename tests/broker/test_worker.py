@@ -225,7 +225,7 @@ def test_sigterm_ends_a_worker_whose_broker_does_not_answer(topic_prefix: str) -
             os.kill(broker.pid, signal.SIGSTOP)
             started_s = time.monotonic()
             try:
-                assert worker.terminate(timeout_s=30) in {0, 1}
+                assert worker.terminate(timeout_s=30) == 0
             finally:
                 os.kill(broker.pid, signal.SIGCONT)
             ended_s = time.monotonic() - started_s

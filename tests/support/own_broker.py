@@ -5,8 +5,10 @@ Its transactions time out when they should (brokers look every 10 s by default),
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -25,7 +27,12 @@ PROMPT = {
 @pytest.fixture(scope="module")
 def own_broker() -> Iterator[LocalBroker]:
     """A broker for the tests of one module."""
-    with LocalBroker(properties=PROMPT) as broker:
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="nextclick-own-broker-"
+        ) as folder,  # outlives a stop, as `gone` asks
+        LocalBroker(data_dir=Path(folder), properties=PROMPT) as broker,
+    ):
         yield broker
 
 
@@ -50,3 +57,16 @@ def stopped(broker: LocalBroker) -> Iterator[None]:
         yield
     finally:
         os.kill(broker.pid, signal.SIGCONT)
+
+
+@contextmanager
+def gone(broker: LocalBroker) -> Iterator[None]:
+    """Nobody listens at the broker's address meanwhile; it comes back with its data.
+
+    Stopped cleanly: one that is killed does not always come back with its groups.
+    """
+    broker.stop()
+    try:
+        yield
+    finally:
+        broker.start()
