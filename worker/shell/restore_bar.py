@@ -29,14 +29,14 @@ class RestoreBar:
         if not partitions:
             self._end()
         elif sys.stderr.isatty():
+            text = f"restoring {len(partitions)} partitions"
             if self._progress is None or self._task is None:
                 columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
                 self._progress = Progress(
                     *columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True
                 )
-                self._task = self._progress.add_task("")
+                self._task = self._progress.add_task(text, completed=done, total=total or None)
                 self._progress.start()
-            text = f"restoring {len(partitions)} partitions"
             self._progress.update(self._task, description=text, completed=done, total=total or None)
 
     def _end(self) -> None:

@@ -1,6 +1,7 @@
 """The life of a worker: check, start, loop, stop. What happens to a click is in `handler.py`."""
 
 import gc
+import os
 import signal
 import threading
 import time
@@ -46,7 +47,7 @@ FIRST_MODEL_S = 60.0
 FLUSH_S = 6.0
 """How long a stopping worker waits for acknowledgements."""
 
-LEAVE_S = 3.0
+LEAVE_S = 2.0
 """And then for its last commit and its goodbye to the group; all in all less than the usual grace of 10 s."""
 
 ENDS_WITHIN_S = 9.5
@@ -80,11 +81,17 @@ def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topic
     worker = Worker(settings, client_config, topics, stop)
     stop.watch(ENDS_WITHIN_S)
     worker.serve()
+    if worker.left_things_behind:  # their clients would hold up the interpreter's end, beyond any watch
+        os._exit(0)
     return 0
 
 
 class Worker:
-    """One worker process: one consumer, one producer, one session table, one thread that uses them."""
+    """One worker process: one consumer, one producer, one session table, one thread that uses them.
+
+    Attributes:
+        left_things_behind: it has stopped, and brokers did not take its last outputs or its goodbye.
+    """
 
     def __init__(
         self,
@@ -98,6 +105,7 @@ class Worker:
         self._topics = topics
         self._stop = stop
         self._left = False
+        self.left_things_behind = False
         self._turned_at = self._started_at = time.monotonic()
         registry = CollectorRegistry()
         self._metrics = WorkerMetrics(registry)
@@ -198,6 +206,7 @@ class Worker:
         leaving = threading.Thread(target=self._commit_and_close, name="leave", daemon=True)
         leaving.start()
         leaving.join(self._flush_s() + LEAVE_S)
+        self.left_things_behind = leaving.is_alive() or len(self._sink) > 0
         if leaving.is_alive():
             log.warning("left_without_goodbye", reason="brokers did not answer", then="read again")
         tell_all_suppressed()
