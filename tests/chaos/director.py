@@ -18,6 +18,9 @@ TICK_S = 0.05
 STOP_S = 15.0
 """A worker that was asked to stop has ended by then: ten seconds are its own promise, five the machine's."""
 
+ANSWERS_AGAIN_S = 20.0
+"""A broker that listens again may still load what it knows, for longer than a starting worker waits for it."""
+
 PROGRESS_S = 120.0
 """A group that nobody disturbs has taken up its work by then."""
 
@@ -211,7 +214,7 @@ class Director:
         self._outages_s.append((began_s, float("inf")))
         self._watch(step.down_s)
         self._broker.start()
-        self._outages_s[-1] = (began_s, time.monotonic())
+        self._outages_s[-1] = (began_s, time.monotonic() + ANSWERS_AGAIN_S)
         self.counts["broker_restarts"] += 1
         how = "killed" if is_hard else "stopped"
         return f"broker {how}, back after {time.monotonic() - away_s:.1f} s"
