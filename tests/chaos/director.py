@@ -19,7 +19,7 @@ STOP_S = 15.0
 """A worker that was asked to stop has ended by then: ten seconds are its own promise, five the machine's."""
 
 ANSWERS_AGAIN_S = 20.0
-"""A broker that listens again may still load what it knows, for longer than a starting worker waits for it."""
+"""A broker that listens again may still load what it knows, for longer than a starting worker waits."""
 
 PROGRESS_S = 120.0
 """A group that nobody disturbs has taken up its work by then."""

@@ -173,7 +173,7 @@ def _run_on(broker: LocalBroker, options: Options, console: Console) -> tuple[di
         for line in explain(verdict, clicks, reference, found):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(f"worker logs, broker.log and actions.jsonl: {options.evidence}", soft_wrap=True)
-    return _report(options, director, clicks, reference, found, verdict), verdict
+    return _report(options, director, sender, clicks, reference, found, verdict), verdict
 
 
 def _play(director: Director, sender: Sender, options: Options, view: ChaosView) -> None:
@@ -256,6 +256,7 @@ def _arguments(options: Options) -> list[str]:
 def _report(
     options: Options,
     director: Director,
+    sender: Sender,
     clicks: Clicks,
     reference: Outcome,
     found: Outcome,
@@ -282,6 +283,7 @@ def _report(
         "restarts_on_75": counts["restarts_on_75"],
         "starts_without_broker": counts["starts_without_broker"],
         "pauses": counts["pauses"],
+        "sender_stalls": sender.stalls,
         "sessions": len(clicks.sessions),
         "live_sessions": verdict.live_sessions,
         "left_behind": verdict.left_behind,

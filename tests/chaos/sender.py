@@ -19,6 +19,10 @@ PRODUCER_CONFIG: dict[str, str | int | bool] = {
 }
 FLUSH_S = 60.0
 
+STALLED_S = 40.0
+"""Far longer than a broker stays away. A producer that has been told of no delivery for so long waits for
+ever: seen once in some hours of restarts, with librdkafka 2.16.1."""
+
 
 class SendingFailedError(Exception):
     """The broker refused a record for good."""
@@ -27,13 +31,19 @@ class SendingFailedError(Exception):
 class Sender:
     """A thread that sends until told to stop. Open loop: after a pause it catches up with its schedule.
 
+    A producer that stalls is given up with all that waits in it: what is on the topic is what both runs read,
+    so nothing is missing there; but whatever was sent again might be there twice.
+
     Attributes:
         clicks: good records sent so far.
         bad_records: others sent so far.
     """
 
     def __init__(self, bootstrap: str, topic: str, records: Iterator[Record], rate_per_s: float) -> None:
-        self._producer = Producer({"bootstrap.servers": bootstrap, **PRODUCER_CONFIG})
+        self._config = {"bootstrap.servers": bootstrap, **PRODUCER_CONFIG}
+        self._producer = Producer(self._config)
+        self._delivered_at_s = time.monotonic()
+        self._given_up: list[Producer] = []
         self._topic = topic
         self._records = records
         self.rate_per_s = rate_per_s
@@ -42,6 +52,11 @@ class Sender:
         self._thread = threading.Thread(target=self._send, name="clicks", daemon=True)
         self.clicks = 0
         self.bad_records = 0
+
+    @property
+    def stalls(self) -> int:
+        """Producers that were given up."""
+        return len(self._given_up)
 
     def start(self) -> None:
         """Begin to send."""
@@ -77,6 +92,17 @@ class Sender:
                 self._produce(next(self._records))
                 sent += 1
             self._producer.poll(0)
+            self._replace_if_stalled()
+
+    def _replace_if_stalled(self) -> None:
+        now_s = time.monotonic()
+        if not len(self._producer):
+            self._delivered_at_s = now_s
+        elif now_s - self._delivered_at_s > STALLED_S:
+            self._producer.purge()
+            self._given_up.append(self._producer)  # to end one that hangs would hang, too
+            self._producer = Producer(self._config)
+            self._delivered_at_s = now_s
 
     def _produce(self, record: Record) -> None:
         while True:
@@ -84,6 +110,7 @@ class Sender:
                 self._producer.produce(self._topic, record.value, record.key, on_delivery=self._note)
             except BufferError:
                 self._producer.poll(0.1)
+                self._replace_if_stalled()
                 if self._stop.is_set():
                     return
             else:
@@ -92,5 +119,10 @@ class Sender:
         self.bad_records += record.event_id is None
 
     def _note(self, error: KafkaError | None, _: Message) -> None:
-        if error is not None:
+        if error is None:
+            self._delivered_at_s = time.monotonic()
+        elif error.code() not in _PURGED:
             self._error = f"a click was refused: {error.str()}"
+
+
+_PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
