@@ -2,7 +2,9 @@
 
 import pytest
 
+from worker.shell import sink as sink_module
 from worker.shell import transactions
+from worker.shell.brokers_answer import do_brokers_answer
 from worker.shell.failures import CannotStart, MustRestart
 from worker.shell.sink import AtLeastOnceSink
 from worker.shell.transactions import ExactlyOnceSink
@@ -16,7 +18,7 @@ def stop_waiting() -> None:
 
 
 def at_least_once(config: dict[str, str]) -> AtLeastOnceSink:
-    return AtLeastOnceSink(config, stop_waiting, lambda error, _: error.str())
+    return AtLeastOnceSink(config, "clicks", stop_waiting, lambda error, _: error.str())
 
 
 def exactly_once(config: dict[str, str]) -> ExactlyOnceSink:
@@ -48,3 +50,25 @@ def test_who_gets_no_transactions_in_time_is_to_be_started_again(monkeypatch: py
     monkeypatch.setattr(transactions, "OPEN_S", 0.0)
     with pytest.raises(MustRestart, match="no transactions"):
         exactly_once(NOBODY).open()
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_outputs_that_nobody_takes_though_brokers_answer(
+    answer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While brokers are away they are waited for; a producer that waits on when they are back hangs."""
+    sink = at_least_once(NOBODY)
+    sink.send("outputs", 0, "s", b"value", [])
+    sink.end_batch({0: 1})
+    assert sink.committable() == {}
+    monkeypatch.setattr(sink_module, "STALLED_S", 0.0)
+    monkeypatch.setattr(sink_module, "do_brokers_answer", lambda *_: answer)
+    if answer:
+        with pytest.raises(MustRestart, match="though brokers answer"):
+            sink.committable()
+    else:
+        assert sink.committable() == {}
+
+
+def test_brokers_that_are_not_there_do_not_answer() -> None:
+    assert not do_brokers_answer(NOBODY, "clicks")

@@ -24,7 +24,7 @@ from worker.core.session_table import SessionTable
 from worker.shell.access_rights import acl_hint
 from worker.shell.changelog import ChangelogReader
 from worker.shell.dead_letters import DeadLetters
-from worker.shell.failures import BatchAborted, OutputLost, StopRequested, WorkerFailure
+from worker.shell.failures import BatchAborted, MustRestart, OutputLost, StopRequested, WorkerFailure
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
 from worker.shell.log import TroubleLog, configure_logging, tell_all_suppressed
@@ -161,7 +161,9 @@ class Worker:
     def _make_sink(self) -> Sink:
         settings = self._settings
         if settings.processing_guarantee == "at_least_once":
-            return AtLeastOnceSink(self._client_config, self._while_waiting, self._explain)
+            return AtLeastOnceSink(
+                self._client_config, self._topics.clicks, self._while_waiting, self._explain
+            )
         return ExactlyOnceSink(
             self._client_config,
             f"{settings.group_id}-{settings.instance_id or uuid.uuid4().hex}",
@@ -313,7 +315,7 @@ class Worker:
         try:
             self._source.acknowledge(self._sink.committable())
             self._source.commit(wait=True)
-        except (KafkaException, OutputLost) as error:
+        except (KafkaException, OutputLost, MustRestart) as error:
             log.warning("commit_failed", error=str(error), then="these clicks are answered again")
 
     def _flush_s(self) -> float:

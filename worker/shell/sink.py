@@ -5,6 +5,7 @@ of its batch and of all batches before it is acknowledged by all in-sync replica
 `transactions.py`.)
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -12,8 +13,9 @@ from typing import Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from worker.shell.brokers_answer import do_brokers_answer
 from worker.shell.client_config import client_logger, for_producer
-from worker.shell.failures import CannotStart, OutputLost, OutputTooLarge
+from worker.shell.failures import CannotStart, MustRestart, OutputLost, OutputTooLarge
 
 Header = tuple[str, str | bytes | None]
 
@@ -29,6 +31,10 @@ PRODUCER_DEFAULTS = {
 PRODUCER_RULES = {"acks": "all", "enable.idempotence": "true"}
 
 FULL_QUEUE_WAIT_S = 0.05
+
+STALLED_S = 60.0
+"""At least once: how long none of the outputs that wait may be acknowledged while brokers answer. A leader is
+elected, and a producer has found it, in less."""
 
 Explain = Callable[[KafkaError, str | None], str]
 """What an error means and what mends it, in words; the topic where one is known."""
@@ -63,6 +69,7 @@ class Sink(Protocol):
         Raises:
             OutputTooLarge: this one is larger than the client's `message.max.bytes`; nothing was sent.
             OutputLost: this or an earlier output was refused for good.
+            MustRestart: none is acknowledged any more, though brokers answer.
             BatchAborted: the transaction of the batch has failed.
             StopRequested: asked to stop, and the queue stays full.
         """
@@ -87,7 +94,7 @@ class Sink(Protocol):
         """Next offsets by partition up to which all is acknowledged and not committed; each is told once.
 
         Raises:
-            OutputLost: an output was refused for good.
+            OutputLost, MustRestart: as of `send`.
         """
         ...
 
@@ -111,16 +118,18 @@ class Sink(Protocol):
 class _BatchInFlight:
     """Outputs of one batch that are on their way, and the offsets that they hold back."""
 
-    __slots__ = ("errors", "pending", "positions")
+    __slots__ = ("errors", "note_delivery", "pending", "positions")
 
-    def __init__(self, errors: list[tuple[str, KafkaError]]) -> None:
+    def __init__(self, errors: list[tuple[str, KafkaError]], note_delivery: Callable[[], None]) -> None:
         self.pending = 0
         self.positions: Mapping[int, int] = {}
         self.errors = errors
+        self.note_delivery = note_delivery
 
     def acknowledge(self, error: KafkaError | None, message: Message) -> None:
         """Delivery report of one output."""
         self.pending -= 1
+        self.note_delivery()
         if error is None or error.code() == KafkaError._PURGE_QUEUE:  # as `drop_unsent` wanted
             return
         if len(self.errors) < 10:  # the first one ends the worker
@@ -132,14 +141,21 @@ class AtLeastOnceSink:
 
     Args:
         client_config: librdkafka settings.
+        source_topic: asked for, when it has to be told whether brokers are there.
         while_waiting: called again and again while the queue is full; it keeps the group membership alive,
             and raises `StopRequested` when it is time to go.
         explain: for the messages of `OutputLost`.
     """
 
     def __init__(
-        self, client_config: Mapping[str, str], while_waiting: Callable[[], None], explain: Explain
+        self,
+        client_config: Mapping[str, str],
+        source_topic: str,
+        while_waiting: Callable[[], None],
+        explain: Explain,
     ) -> None:
+        self._client_config = client_config
+        self._source_topic = source_topic
         self._while_waiting = while_waiting
         self._explain = explain
         settings = {
@@ -155,7 +171,8 @@ class AtLeastOnceSink:
             raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
         self._batches: deque[_BatchInFlight] = deque()  # each holds an output or more of the bounded queue
         self._errors: list[tuple[str, KafkaError]] = []
-        self._open = _BatchInFlight(self._errors)
+        self._delivered_at_s = time.monotonic()
+        self._open = _BatchInFlight(self._errors, self._note_delivery)
 
     def __len__(self) -> int:
         """Outputs that are not acknowledged yet."""
@@ -179,6 +196,7 @@ class AtLeastOnceSink:
             except BufferError:
                 self._producer.poll(FULL_QUEUE_WAIT_S)
                 self._raise_if_lost()
+                self._raise_if_stalled()
                 self._while_waiting()
             except KafkaException as error:
                 raise refused_at_once(topic, error.args[0]) from None
@@ -190,7 +208,7 @@ class AtLeastOnceSink:
         """As of `Sink`; blocks for nothing and raises nothing."""
         self._open.positions = positions
         self._batches.append(self._open)
-        self._open = _BatchInFlight(self._errors)
+        self._open = _BatchInFlight(self._errors, self._note_delivery)
         self._producer.poll(0)
 
     def abort(self) -> None:
@@ -200,6 +218,7 @@ class AtLeastOnceSink:
         """As of `Sink`."""
         self._producer.poll(0)
         self._raise_if_lost()
+        self._raise_if_stalled()
         safe: dict[int, int] = {}
         while self._batches and self._batches[0].pending == 0:
             safe.update(self._batches.popleft().positions)
@@ -221,6 +240,19 @@ class AtLeastOnceSink:
 
     def close(self, timeout_s: float) -> None:
         """Nothing is open."""
+
+    def _note_delivery(self) -> None:
+        self._delivered_at_s = time.monotonic()
+
+    def _raise_if_stalled(self) -> None:
+        """After brokers were away an idempotent producer may wait for ever for what it needs to go on."""
+        now_s = time.monotonic()
+        if not len(self._producer):
+            self._delivered_at_s = now_s
+        elif now_s - self._delivered_at_s > STALLED_S:
+            if do_brokers_answer(self._client_config, self._source_topic):
+                raise MustRestart(f"no output was acknowledged for {STALLED_S:.0f} s though brokers answer")
+            self._delivered_at_s = now_s  # they are away: once they are back, it has as long again
 
     def _raise_if_lost(self) -> None:
         if self._errors:

@@ -12,9 +12,10 @@ from collections.abc import Set as AbstractSet
 from typing import NoReturn
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from worker.shell.client_config import client_logger, for_consumer, for_producer
+from worker.shell.brokers_answer import do_brokers_answer
+from worker.shell.client_config import client_logger, for_producer
 from worker.shell.failures import BatchAborted, CannotStart, MustRestart, OutputLost
 from worker.shell.hang_watch import HangWatch
 from worker.shell.log import TroubleLog
@@ -42,9 +43,6 @@ ATTEMPT_S = 1.0
 
 STUCK_S = 20.0
 """How long a call may be repeated while brokers answer: twice the time after which they abort it."""
-
-ANSWER_S = 2.0
-"""How long brokers have to answer a new client, when it has to be told whether they are there."""
 
 OPEN_S = 60.0
 """How long a starting worker waits for its transactional id, whose last owner may have one open."""
@@ -248,17 +246,8 @@ class ExactlyOnceSink:
                 return
 
     def _do_brokers_answer(self) -> bool:
-        """Asked by a client of its own: after brokers were away the producer's may wait for them for ever."""
-        settings = {**for_consumer(self._client_config), "group.id": "nextclick-asks-for-brokers"}
-        client = Consumer(settings, logger=client_logger())
-        try:
-            with self._hang_watch:
-                client.list_topics(self._source_topic, timeout=ANSWER_S)
-        except KafkaException:
-            return False
-        finally:
-            client.close()
-        return True
+        with self._hang_watch:
+            return do_brokers_answer(self._client_config, self._source_topic)
 
     def _give_up_batch(self, cause: KafkaError) -> NoReturn:
         if cause.code() in _REFUSALS:
