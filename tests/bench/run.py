@@ -25,7 +25,7 @@ from tests.bench.drain import drained_clicks_per_s
 from tests.bench.kernel import kernel_clicks_per_s
 from tests.bench.latency import latency_ms
 from tests.bench.memory import bytes_per_session
-from tests.bench.restart import ready_s
+from tests.bench.restart import ITEMS_PER_SESSION, ready_s
 from tests.bench.workload import HIDDEN_SIZE, ITEMS, TOP_K, announce_model
 from tests.support.worker_process import prefixed_topics
 
@@ -88,6 +88,7 @@ def main() -> None:
             "max_batch": options.batch,
             "torch_threads": options.threads,
             "latency_clicks_per_s": LATENCY_CLICKS_PER_S,
+            "restart_clicks_per_session": ITEMS_PER_SESSION,
         },
     }
     show(result)
