@@ -3,7 +3,6 @@
 Each refusal says what is missing and how to mend it, and shows no secret.
 """
 
-import math
 import re
 import shlex
 import time
@@ -12,20 +11,21 @@ from concurrent.futures import Future
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._topic import TopicDescription
 
 from schemas.topics import TopicNames
 from worker.shell.access_rights import lacking_rights, needed_rights, transactional_command
-from worker.shell.client_config import client_logger, for_producer
+from worker.shell.client_config import client_logger, for_consumer, for_producer
 from worker.shell.failures import CannotStart
 from worker.shell.secrets import without_secrets
 
 log = structlog.get_logger()
 
 REACH_BROKER_S = 10.0
+_ATTEMPT_S = 0.2
 _ANOTHER_BROKER_S = 0.5
 """How long another broker has to take the login that one has refused."""
 
@@ -49,7 +49,7 @@ def check_start(
     Raises:
         CannotStart: with what is missing and how to mend it.
     """
-    admin = _connect(client_config)
+    admin = _connect(client_config, topics.clicks)
     found = _describe_patiently(admin, client_config, topics)
     lacking = lacking_rights(admin, client_config, topics, group_id, found)
     if lacking:
@@ -78,27 +78,44 @@ class _Heard:
             self.last = error
 
 
-def _connect(client_config: Mapping[str, str]) -> AdminClient:
-    """A client that a broker has answered; the answer to a wrong password does not take the whole time."""
+def _connect(client_config: Mapping[str, str], topic: str) -> AdminClient:
+    """A client whose brokers have answered; the answer to a wrong password does not take the whole time."""
     heard = _Heard()
     # Its own log lines would say the same as the error, many times; log_level or debug bring them back.
-    config: dict[str, Any] = {"log_level": 0, **for_producer(client_config), "error_cb": heard}
+    config: dict[str, Any] = {"log_level": 0, **for_consumer(client_config), "group.id": "nextclick-starts"}
     try:
-        admin = AdminClient(config, logger=client_logger())
+        consumer = Consumer({**config, "error_cb": heard}, logger=client_logger())
+        admin = AdminClient({"log_level": 0, **for_producer(client_config)}, logger=client_logger())
     except KafkaException as error:
         raise CannotStart(f"a Kafka setting is wrong: {_text(error.args[0], client_config)}") from None
-    answer = admin.describe_cluster(request_timeout=REACH_BROKER_S)
-    give_up_s = math.inf
-    while not answer.done() and time.monotonic() < give_up_s:
-        admin.poll(0.05)  # brings what is heard meanwhile
-        if heard.refusal is not None:
-            give_up_s = min(give_up_s, time.monotonic() + _ANOTHER_BROKER_S)
-    failure = answer.exception() if answer.done() else heard.refusal
-    if failure is None:
-        return admin
+    try:
+        if _do_brokers_answer(consumer, topic, heard):
+            return admin
+    finally:
+        consumer.close()
     if heard.refusal is not None:
         raise CannotStart(_login_refused(heard.refusal, client_config))
     raise CannotStart(_no_answer(heard.last, client_config))
+
+
+def _do_brokers_answer(consumer: Consumer, topic: str, heard: _Heard) -> bool:
+    """Wait for metadata with a broker in it; not long for another broker once one has refused the login.
+
+    Not by AdminClient.describe_cluster: of a broker that is up and not taken into the cluster yet, its answer
+    ends the process (librdkafka 2.16.1, an assertion in rd_kafka_admin_response_parse). A consumer's metadata
+    do not create the topic.
+    """
+    give_up_s = time.monotonic() + REACH_BROKER_S
+    while time.monotonic() < give_up_s:
+        try:
+            if consumer.list_topics(topic, timeout=_ATTEMPT_S).brokers:
+                return True
+        except KafkaException:
+            pass  # it only says that there was no answer; why is heard now
+        consumer.poll(0)
+        if heard.refusal is not None:
+            give_up_s = min(give_up_s, time.monotonic() + _ANOTHER_BROKER_S)
+    return False
 
 
 def _login_refused(error: KafkaError, client_config: Mapping[str, str]) -> str:
