@@ -54,7 +54,7 @@ class TrainSettings:
     epochs: int | None = None
     """None: about two million transitions in all, at least 3 passes and at most 10."""
     batch_transitions: int | None = None
-    """None: 768 on logs under 200,000 training clicks, which need the steps; 2,048 from 400,000 on, which
+    """None: 512 on logs under 200,000 training clicks, which need the steps; 2,048 from 400,000 on, which
     lose nothing by it and go through the catalogue half as often; else 1,024."""
     max_transitions: int = 20
     """Full back-propagation through this many steps; 95% of the sessions of public logs are shorter."""
@@ -175,7 +175,7 @@ def batch_transitions_for(settings: TrainSettings, clicks: int) -> int:
     """Transitions a step on a log of so many training clicks."""
     if settings.batching == "session_parallel":
         return settings.parallel_sessions
-    by_size = 768 if clicks < SMALL_LOG_CLICKS else 1_024 if clicks < LARGE_LOG_CLICKS else 2_048
+    by_size = 512 if clicks < SMALL_LOG_CLICKS else 1_024 if clicks < LARGE_LOG_CLICKS else 2_048
     return settings.batch_transitions or by_size
 
 

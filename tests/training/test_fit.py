@@ -266,7 +266,7 @@ def test_what_follows_from_the_log() -> None:
     assert temperature_for(TrainSettings(temperature=9.5), 1) == 9.5
     assert [epochs_for(default, n) for n in (1, 52_484, 369_859, 10**7)] == [10, 10, 5, 3]
     sizes = (199_999, 200_000, 399_999, 400_000)
-    assert [batch_transitions_for(default, n) for n in sizes] == [768, 1_024, 1_024, 2_048]
+    assert [batch_transitions_for(default, n) for n in sizes] == [512, 1_024, 1_024, 2_048]
     assert [embedding_dropout_for(default, n) for n in (199_999, 200_000)] == [0.4, 0.25]
     told = TrainSettings(epochs=7, batch_transitions=9, embedding_dropout=0.0)
     assert (epochs_for(told, 1), batch_transitions_for(told, 1), embedding_dropout_for(told, 1)) == (
