@@ -137,6 +137,8 @@ def test_sigterm_while_the_broker_is_away(
         worker.wait_for_metric("nextclick_clicks_total", 1)
         with away(own_broker):
             assert worker.terminate(ENDS_WITHIN_S) == 0
+    if guarantee == "exactly_once" and away is gone:
+        return  # this broker ends transactions so soon that a restart may leave one open: see decision 0006
     if second is not None:
         with WorkerProcess(bootstrap, topic_prefix, flags) as worker:
             worker.wait_for_metric("nextclick_clicks_total", 1)
