@@ -284,7 +284,7 @@ def _write(folder: Path, state: TrainingState, of: Identity) -> None:
             digest = file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         aside.rename(folder / f"{state.position.learned:012d}-{digest[:16]}.safetensors")
-    except BaseException:
+    except BaseException:  # also Ctrl-C: what is half written is no checkpoint
         aside.unlink(missing_ok=True)
         raise
     _flush_folder(folder)

@@ -5,6 +5,7 @@ catalogue a step costs what it touches. torch's own wants sparse gradients, whic
 Nothing decays unasked: no weight decay, no rate of their own, accumulators start at zero.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ ADAGRAD_EPSILON = 1e-6
 """Bounds the first step of an entry whose gradients are next to nothing, which else would be a whole one."""
 
 
-class Optimiser:
+class Optimiser(ABC):
     """Two moments and the step count of one parameter; the parameter itself is updated in place.
 
     Attributes:
@@ -79,15 +80,15 @@ class Optimiser:
         first, second = self.first.view(rows, -1), self.second.view(rows, -1)
         return self.parameter.view(rows, -1).numpy(), first.numpy(), second.numpy()
 
+    @abstractmethod
     def begin_step(self, learning_rate: float) -> NDArray[np.float32]:
         """Count a step; what it needs to know beside moments and gradient, float32 [5]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _change(
         self, first: Tensor, second: Tensor, gradient: Tensor, constants: NDArray[np.float32]
     ) -> Tensor:
         """Update the moments in place; what to add to the parameter."""
-        raise NotImplementedError
 
 
 class Adam(Optimiser):

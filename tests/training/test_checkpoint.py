@@ -101,14 +101,19 @@ def largest_file(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def check_goes_on(folder: Path, settings: TrainSettings, steps: int) -> None:
+    """Killed after so many steps, a resume ends in the bytes of a training that nothing happened to."""
+    with pytest.raises(Killed):
+        trained(settings, killed_after(steps, folder, settings))
+    assert trained(settings, folder_of(folder, settings, resume=True)) == trained(settings)
+
+
 @pytest.mark.parametrize("settings", [QUICK, SAMPLED, SLOTS, LSTM], ids=["full", "sampled", "slots", "lstm"])
 @pytest.mark.parametrize("steps", [1, 7, 11, 17, 23])
 def test_broken_off_anywhere_it_goes_on_bit_for_bit(
     tmp_path: Path, settings: TrainSettings, steps: int
 ) -> None:
-    with pytest.raises(Killed):
-        trained(settings, killed_after(steps, tmp_path, settings))
-    assert trained(settings, folder_of(tmp_path, settings, resume=True)) == trained(settings)
+    check_goes_on(tmp_path, settings, steps)
 
 
 def test_broken_off_twice(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.training.logs import sessions_of
-from tests.training.test_checkpoint import LSTM, SAMPLED, SLOTS, Killed, folder_of, killed_after, trained
+from tests.training.test_checkpoint import LSTM, SAMPLED, SLOTS, check_goes_on, trained
 from training.batches import cut, pack
 from training.draws import draw
 from training.network import copy_of, new_network
@@ -74,6 +74,4 @@ def test_same_seed_same_bytes_other_seed_other_bytes(settings: TrainSettings) ->
 def test_broken_off_anywhere_it_goes_on_bit_for_bit(
     tmp_path: Path, settings: TrainSettings, steps: int
 ) -> None:
-    with pytest.raises(Killed):
-        trained(settings, killed_after(steps, tmp_path, settings))
-    assert trained(settings, folder_of(tmp_path, settings, resume=True)) == trained(settings)
+    check_goes_on(tmp_path, settings, steps)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from importlib import metadata
 
 import numpy as np
+import structlog
 
 from schemas.model_manifest import ModelManifest
 from training.click_log import LoadedLog
@@ -21,6 +22,8 @@ from training.report.summary import summarise
 from training.sessions import Sessions, Split
 from training.settings import TrainSettings
 from worker.core.session_model import SessionModel
+
+log = structlog.get_logger(__name__)
 
 PACKAGES = ("nextclick", "torch", "numpy")
 EPOCH_TARGETS = 2_000
@@ -65,7 +68,8 @@ class EpochRecorder:
     def _recall(self, network: Network) -> float | None:
         try:
             ranks = model_ranks(self._as_model(network), self._sample)[self._answerable]
-        except Exception:  # noqa: BLE001 - a curve with a gap is better than hours of training lost for it
+        except Exception as error:  # noqa: BLE001 - a curve with a gap is better than hours of training lost
+            log.warning("recall_of_epoch_not_measured", error=repr(error), then="a gap in the curve")
             return None
         return float(((ranks != MISSED) & (ranks <= K)).mean()) if len(ranks) else None
 
