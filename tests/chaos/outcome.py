@@ -14,6 +14,7 @@ from schemas.recommendation import decode_recommendation
 from schemas.session_history import decode_session_history, ended_at
 from schemas.topics import TopicNames
 from tests.chaos.verdict import Answer, Clicks, Guarantee, History, Letter, Outcome
+from worker.shell.records import headers_of
 
 READ_S = 120.0
 REQUEST_S = 10.0
@@ -36,7 +37,7 @@ def read_outcome(bootstrap: str, topics: TopicNames, guarantee: Guarantee = "exa
     for record in read_whole(bootstrap, topics.session_histories):
         session_id, history = (record.key() or b"").decode(), _history(record)
         if guarantee == "at_least_once":
-            offset = _tombstone_offset(record) if history is None else history.source_offset
+            offset = ended_at(headers_of(record)) if history is None else history.source_offset
             if 0 <= offset < reached.get(session_id, 0):
                 late += 1
                 continue
@@ -202,11 +203,6 @@ def _history(record: Message) -> History | None:
         found.source_offset,
         found.recent_events,
     )
-
-
-def _tombstone_offset(record: Message) -> int:
-    headers = record.headers()
-    return ended_at(headers if isinstance(headers, list) else [])
 
 
 def _number(value: int | None) -> int:

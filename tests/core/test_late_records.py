@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.session_history import event_hash
+from schemas.session_history import NOT_TOLD, event_hash
 from tests.core.driving import MINUTE_MS, START_MS, Run, new_run
 from tests.core.reference import Limits
 from worker.core import late_records
 from worker.core.advance import History
-from worker.core.late_records import UNKNOWN, LateRecords
+from worker.core.late_records import LateRecords
 
 END = 100
 
@@ -54,7 +54,7 @@ def test_an_older_source_offset_is_late_whatever_the_chunks(at_once: int) -> Non
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 1_000])
-@pytest.mark.parametrize("told", [5, UNKNOWN])
+@pytest.mark.parametrize("told", [5, NOT_TOLD])
 def test_an_ended_session_stays_ended_and_may_start_anew(at_once: int, told: int) -> None:
     ended: list[Record] = [("a", 5, 1), ("a", None, told), ("a", 4, 1)]
     run, late = restore([*ended, ("b", 7, 1), ("b", None, told and 7), ("b", 8, 2)], at_once)

@@ -24,15 +24,25 @@ PROMPT = {
 }
 
 
+# For what restarts the broker: if it ends a timed-out transaction before it is up again, that transaction
+# stays open (decision 0006).
+RESTARTED = {**PROMPT, "transaction.abort.timed.out.transaction.cleanup.interval.ms": "4000"}
+
+
+@contextmanager
+def running_broker(properties: dict[str, str]) -> Iterator[LocalBroker]:
+    """A broker whose data outlive a stop, as `gone` asks."""
+    with (
+        tempfile.TemporaryDirectory(prefix="nextclick-own-broker-") as folder,
+        LocalBroker(data_dir=Path(folder), properties=properties) as broker,
+    ):
+        yield broker
+
+
 @pytest.fixture(scope="module")
 def own_broker() -> Iterator[LocalBroker]:
     """A broker for the tests of one module."""
-    with (
-        tempfile.TemporaryDirectory(
-            prefix="nextclick-own-broker-"
-        ) as folder,  # outlives a stop, as `gone` asks
-        LocalBroker(data_dir=Path(folder), properties=PROMPT) as broker,
-    ):
+    with running_broker(PROMPT) as broker:
         yield broker
 
 

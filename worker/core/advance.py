@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.recommendation import Source
-from schemas.session_history import EVENT_HASH_BYTES
+from schemas.session_history import EVENT_HASH_BYTES, NOT_TOLD
 from worker.core.hidden_states import rounded
 from worker.core.item_register import UNREGISTERED, ItemRegister
 from worker.core.kept_sessions import KeptSessions
@@ -71,13 +71,13 @@ _NONE = History([], 0, 0, b"")
 class SessionChange(NamedTuple):
     """A session that is not as the changelog has it; `history` is None where it has ended.
 
-    `ended_at` is then the source offset of its last click, -1 where that is not known; else -1.
+    `ended_at` is then the source offset of its last click, where that is known; else NOT_TOLD.
     """
 
     partition: int
     session_id: str
     history: History | None
-    ended_at: int = -1
+    ended_at: int = NOT_TOLD
 
 
 class Advanced(NamedTuple):

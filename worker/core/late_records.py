@@ -10,14 +10,12 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
+from schemas.session_history import NOT_TOLD
 from worker.core.session_index import NO_ROW
 from worker.core.session_table import SessionTable
 
 ENDED_KEPT = 100_000
 """Sessions that ended are remembered so many at a time, some 20 MB: what comes late comes soon."""
-
-UNKNOWN = -1
-"""The source offset of a tombstone that does not say one."""
 
 
 class _Reached(NamedTuple):
@@ -27,7 +25,7 @@ class _Reached(NamedTuple):
     last_activity_ms: int
 
 
-_NOWHERE = _Reached(UNKNOWN, 0)
+_NOWHERE = _Reached(NOT_TOLD, 0)
 
 
 class LateRecords:
@@ -62,9 +60,9 @@ class LateRecords:
         return False
 
     def is_late_end(self, session_id: str, source_offset: int) -> bool:
-        """The same of a tombstone, which ends the session as it was at this source offset, or `UNKNOWN`."""
+        """The same of a tombstone, which ends the session as it was at this source offset, or `NOT_TOLD`."""
         before = self._before(session_id)
-        if source_offset != UNKNOWN and self._is_older(source_offset, before):
+        if source_offset != NOT_TOLD and self._is_older(source_offset, before):
             return True
         if before is not _NOWHERE:
             self._note(session_id, before)
@@ -90,7 +88,5 @@ class LateRecords:
         return _Reached(self._table.source_offset(row), self._table.last_activity_ms(row))
 
     def _note(self, session_id: str, reached: _Reached) -> None:
-        self._reached.pop(
-            session_id, None
-        )  # to the end of the dictionary: the first ones are forgotten first
+        self._reached.pop(session_id, None)  # goes to the end: the first ones are forgotten first
         self._reached[session_id] = reached

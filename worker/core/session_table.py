@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.session_history import EVENT_HASH_BYTES
+from schemas.session_history import EVENT_HASH_BYTES, NOT_TOLD
 from worker.core.hidden_states import HiddenStates
 from worker.core.item_register import NUMBER_BYTES
 from worker.core.kept_sessions import KeptSessions, last_of_each
@@ -60,7 +60,7 @@ STARTS, CONTINUES, REPLAYED, DUPLICATE = range(4)
 class Change(NamedTuple):
     """A session that is not as the changelog has it; `row` is NO_ROW where it has ended.
 
-    `ended_at` is then the source offset of its last click, -1 where that is not known; else -1.
+    `ended_at` is then the source offset of its last click, where that is known; else NOT_TOLD.
     """
 
     partition: int
@@ -131,7 +131,7 @@ class _Dropped(NamedTuple):
 
 
 _Changed = dict[tuple[int, str], int]
-"""Partition and session id, and the source offset of the last click of one that has ended, else -1."""
+"""Partition and session id, and the source offset of the last click of one that has ended, else NOT_TOLD."""
 
 
 class SessionTable:
@@ -308,7 +308,7 @@ class SessionTable:
         found = []
         for (partition, session_id), ended_at in changed.items():
             row = self.row(partition, session_id)
-            found.append(Change(partition, session_id, row, ended_at if row == NO_ROW else -1))
+            found.append(Change(partition, session_id, row, ended_at if row == NO_ROW else NOT_TOLD))
         return found
 
     def kept(self, rows: list[int]) -> Iterator[Kept]:
@@ -378,8 +378,9 @@ class SessionTable:
                 filled[self._add(partition, of, session_id, last_activity_ms)] = at
         # A restored session is as the changelog has it; one that had to make room for it is not.
         # How far it was is not told: of one that came in this very chunk it is not in its row yet.
-        evicted = (entry for entry in self._journal if isinstance(entry, _Dropped))
-        self._left_out.update(dict.fromkeys(((entry.partition, entry.session_id) for entry in evicted), -1))
+        for entry in self._journal:
+            if isinstance(entry, _Dropped):
+                self._left_out[entry.partition, entry.session_id] = NOT_TOLD
         for key in list(islice(self._left_out, max(len(self._left_out) - LEFT_OUT_KEPT, 0))):
             del self._left_out[key]  # it stays on the changelog, and whoever restores it next drops it again
         self._journal.clear()
@@ -638,7 +639,7 @@ def _note(changed: _Changed, journal: Sequence[_Moved | _Added | _Dropped]) -> N
     for entry in journal:
         key = (entry.partition, entry.session_id)
         changed.pop(key, None)
-        changed[key] = entry.source_offset if isinstance(entry, _Dropped) else -1
+        changed[key] = entry.source_offset if isinstance(entry, _Dropped) else NOT_TOLD
 
 
 def _record_type(history_length: int, duplicate_window: int, top_k: int) -> "np.dtype[np.void]":

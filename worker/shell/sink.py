@@ -118,18 +118,16 @@ class Sink(Protocol):
 class _BatchInFlight:
     """Outputs of one batch that are on their way, and the offsets that they hold back."""
 
-    __slots__ = ("errors", "note_delivery", "pending", "positions")
+    __slots__ = ("errors", "pending", "positions")
 
-    def __init__(self, errors: list[tuple[str, KafkaError]], note_delivery: Callable[[], None]) -> None:
+    def __init__(self, errors: list[tuple[str, KafkaError]]) -> None:
         self.pending = 0
         self.positions: Mapping[int, int] = {}
         self.errors = errors
-        self.note_delivery = note_delivery
 
     def acknowledge(self, error: KafkaError | None, message: Message) -> None:
         """Delivery report of one output."""
         self.pending -= 1
-        self.note_delivery()
         if error is None or error.code() == KafkaError._PURGE_QUEUE:  # as `drop_unsent` wanted
             return
         if len(self.errors) < 10:  # the first one ends the worker
@@ -171,8 +169,9 @@ class AtLeastOnceSink:
             raise CannotStart(f"a Kafka setting is wrong: {error.args[0].str()}") from None
         self._batches: deque[_BatchInFlight] = deque()  # each holds an output or more of the bounded queue
         self._errors: list[tuple[str, KafkaError]] = []
+        self._sent = self._delivered = 0
         self._delivered_at_s = time.monotonic()
-        self._open = _BatchInFlight(self._errors, self._note_delivery)
+        self._open = _BatchInFlight(self._errors)
 
     def __len__(self) -> int:
         """Outputs that are not acknowledged yet."""
@@ -202,13 +201,14 @@ class AtLeastOnceSink:
                 raise refused_at_once(topic, error.args[0]) from None
             else:
                 self._open.pending += 1
+                self._sent += 1
                 return
 
     def end_batch(self, positions: Mapping[int, int]) -> None:
         """As of `Sink`; blocks for nothing and raises nothing."""
         self._open.positions = positions
         self._batches.append(self._open)
-        self._open = _BatchInFlight(self._errors, self._note_delivery)
+        self._open = _BatchInFlight(self._errors)
         self._producer.poll(0)
 
     def abort(self) -> None:
@@ -241,14 +241,12 @@ class AtLeastOnceSink:
     def close(self, timeout_s: float) -> None:
         """Nothing is open."""
 
-    def _note_delivery(self) -> None:
-        self._delivered_at_s = time.monotonic()
-
     def _raise_if_stalled(self) -> None:
         """After brokers were away an idempotent producer may wait for ever for what it needs to go on."""
-        now_s = time.monotonic()
-        if not len(self._producer):
-            self._delivered_at_s = now_s
+        now_s, waiting = time.monotonic(), len(self._producer)
+        delivered = self._sent - waiting
+        if not waiting or delivered != self._delivered:
+            self._delivered, self._delivered_at_s = delivered, now_s
         elif now_s - self._delivered_at_s > STALLED_S:
             if do_brokers_answer(self._client_config, self._source_topic):
                 raise MustRestart(f"no output was acknowledged for {STALLED_S:.0f} s though brokers answer")

@@ -281,7 +281,7 @@ class Source:
             return
         said = self._explain(self._fatal, self._topic)
         if any(text in said for text in _REFUSED_MEMBERSHIP):
-            raise WorkerFailure(f"the group does not take this worker: {said}. {_ONE_PROTOCOL}")
+            raise _not_taken_in(said)
         raise MustRestart(f"the consumer cannot go on: {said}")
 
     def _is_error(self, record: Message) -> bool:
@@ -291,9 +291,10 @@ class Source:
             return False
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._note_error(error)
-        elif error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
-            raise WorkerFailure(f"the group does not take this worker: {error.str()}. {_ONE_PROTOCOL}")
-        elif error.code() in _HOPELESS:
+            return True
+        if error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+            raise _not_taken_in(error.str())
+        if error.code() in _HOPELESS:
             raise WorkerFailure(f"reading clicks failed: {self._explain(error, self._topic)}")
         partition = record.partition()
         if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
@@ -310,10 +311,13 @@ class Source:
         return True
 
 
-_ONE_PROTOCOL = (
-    "All members of a group need one protocol and assignment, and brokers before 4.0 have the older protocol "
-    "only: --group-protocol classic; no other program may use this --group-id"
-)
+def _not_taken_in(said: str) -> WorkerFailure:
+    return WorkerFailure(
+        f"the group does not take this worker: {said}. All members of a group need one protocol and "
+        "assignment, and brokers before 4.0 have the older protocol only: --group-protocol classic; no other "
+        "program may use this --group-id"
+    )
+
 
 # By their texts: a fatal event has a code of its own and tells the cause in words.
 _REFUSED_MEMBERSHIP = tuple(

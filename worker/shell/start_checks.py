@@ -89,7 +89,7 @@ def _connect(client_config: Mapping[str, str], topic: str) -> AdminClient:
     except KafkaException as error:
         raise CannotStart(f"a Kafka setting is wrong: {_text(error.args[0], client_config)}") from None
     try:
-        if _do_brokers_answer(consumer, topic, heard):
+        if _wait_for_brokers(consumer, topic, heard):
             return admin
     finally:
         consumer.close()
@@ -98,7 +98,7 @@ def _connect(client_config: Mapping[str, str], topic: str) -> AdminClient:
     raise CannotStart(_no_answer(heard.last, client_config))
 
 
-def _do_brokers_answer(consumer: Consumer, topic: str, heard: _Heard) -> bool:
+def _wait_for_brokers(consumer: Consumer, topic: str, heard: _Heard) -> bool:
     """Wait for metadata with a broker in it; not long for another broker once one has refused the login.
 
     Not by AdminClient.describe_cluster: of a broker that is up and not taken into the cluster yet, its answer
