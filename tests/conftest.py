@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from confluent_kafka.cimpl import NewTopic
 from deploy.local_broker import LocalBroker
 from deploy.topic_admin import create_topics
 from schemas.topics import TopicNames, topic_specs
+from tests.support.end_offsets import end_offsets
 from tests.support.worker_process import prefixed_topics
 
 _BROKER_TESTS = Path(__file__).parent / "broker"
@@ -70,7 +70,7 @@ def topic_prefix() -> str:
 
 
 @pytest.fixture
-def create_topic(admin: AdminClient) -> Iterator[CreateTopic]:
+def create_topic(bootstrap: str, admin: AdminClient) -> Iterator[CreateTopic]:
     """Makes topics, and deletes them when the test is over."""
     made: list[str] = []
 
@@ -78,7 +78,7 @@ def create_topic(admin: AdminClient) -> Iterator[CreateTopic]:
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
         admin.create_topics([topic])[name].result(_ADMIN_TIMEOUT_S)
         made.append(name)
-        _wait_for_leaders(admin, name, partitions)
+        end_offsets(bootstrap, name)
         return name
 
     yield create
@@ -97,17 +97,8 @@ def topics(bootstrap: str, topic_prefix: str, admin: AdminClient) -> Iterator[To
     names = prefixed_topics(topic_prefix)
     specs = topic_specs(names, partitions=3, clicks_retention_ms=-1)
     create_topics({"bootstrap.servers": bootstrap}, specs, replication=1)
+    for spec in specs:
+        end_offsets(bootstrap, spec.name)
     yield names
     for future in admin.delete_topics([spec.name for spec in specs]).values():
         future.result(_ADMIN_TIMEOUT_S)
-
-
-def _wait_for_leaders(admin: AdminClient, name: str, partitions: int) -> None:
-    """A topic is created before its partitions have leaders; a client that comes too early has to retry."""
-    deadline_s = time.monotonic() + _ADMIN_TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        topic = admin.list_topics(name, timeout=_ADMIN_TIMEOUT_S).topics[name]
-        if len(topic.partitions) == partitions and all(p.leader >= 0 for p in topic.partitions.values()):
-            return
-        time.sleep(0.02)
-    raise TimeoutError(f"the partitions of {name} got no leader within {_ADMIN_TIMEOUT_S} s")

@@ -35,7 +35,7 @@ class Letters:
     def __init__(self, bootstrap: str, topics: TopicNames) -> None:
         self.topics = topics
         self.bootstrap = bootstrap
-        self._producer = Producer({"bootstrap.servers": bootstrap})
+        self._producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
 
     def put(
         self,
@@ -264,7 +264,7 @@ def test_what_a_worker_dead_letters_is_mended_and_then_answered(
     [click] = make_clicks(1, sessions=1, seed=2)
     broken = json.loads(encode_click(click))
     item_id = broken.pop("item_id")
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     producer.produce(topics.clicks, json.dumps(broken).encode(), click.session_id)
     assert producer.flush(30) == 0
     with WorkerProcess(bootstrap, topic_prefix) as worker:

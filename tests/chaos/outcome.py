@@ -14,10 +14,10 @@ from schemas.recommendation import decode_recommendation
 from schemas.session_history import decode_session_history, ended_at
 from schemas.topics import TopicNames
 from tests.chaos.verdict import Answer, Clicks, Guarantee, History, Letter, Outcome
+from tests.support.end_offsets import end_offsets
 from worker.shell.records import headers_of
 
 READ_S = 120.0
-REQUEST_S = 10.0
 
 
 class UnreadableError(Exception):
@@ -87,7 +87,7 @@ def read_whole(bootstrap: str, topic: str) -> Iterator[Message]:
         }
     )
     try:
-        ends = _ends(bootstrap, topic)
+        ends = end_offsets(bootstrap, topic)
         consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
         deadline_s = time.monotonic() + READ_S
         open_partitions = {partition for partition, end in ends.items() if end > 0}
@@ -152,25 +152,12 @@ def open_transactions(bootstrap: str, topics: TopicNames) -> list[str]:
         f"{topic}[{partition}] at {stable} of {end}"
         for topic in (topics.recommendations, topics.dead_letters, topics.session_histories)
         for (partition, end), stable in zip(
-            _ends(bootstrap, topic).items(), _ends(bootstrap, topic, "read_committed").values(), strict=True
+            end_offsets(bootstrap, topic).items(),
+            end_offsets(bootstrap, topic, "read_committed").values(),
+            strict=True,
         )
         if stable < end
     ]
-
-
-def _ends(bootstrap: str, topic: str, isolation: str = "read_uncommitted") -> dict[int, int]:
-    """End offset of each partition, open transactions included; or, read_committed, the last stable one."""
-    config = {"group.id": "chaos-reader", "isolation.level": isolation, "log_level": 0}
-    consumer = Consumer({"bootstrap.servers": bootstrap, **config})
-    try:
-        partitions = consumer.list_topics(topic, timeout=REQUEST_S).topics[topic].partitions
-        ends = {}
-        for partition in partitions:
-            found = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_S)
-            ends[partition] = found[1]
-        return ends
-    finally:
-        consumer.close()
 
 
 def _answer(record: Message) -> Answer:

@@ -51,10 +51,18 @@ def assert_as_if_uninterrupted(
     """
     answers = wait_answered(bootstrap, topics, clicks)
     assert len(answers) == len(clicks), "a click was answered twice"
-    assert _by_session(answers) == _by_session(clicks)
+    assert_in_order(answers, clicks)
     artefact = unpack_artefact(lambda name: (model_folder / name).read_bytes())
     assert_equals_reference(list(clicks), {answer.event_id: answer for answer in answers}, artefact)
     assert_histories_as_clicked(bootstrap, topics)
+
+
+def assert_in_order(answers: Sequence[Recommendation], clicks: Sequence[Click]) -> None:
+    """Each session's answers are those to its clicks, in their order."""
+    answered, clicked = _by_session(answers), _by_session(clicks)
+    wrong = [session for session in clicked if answered.get(session) != clicked[session]]
+    assert not wrong, f"{wrong[0]}: clicked {clicked[wrong[0]]}, answered {answered.get(wrong[0])}"
+    assert answered.keys() == clicked.keys()
 
 
 def assert_scores(

@@ -20,8 +20,9 @@ def send_records(
     records: Iterable[tuple[str | None, bytes | None]],
     headers: list[tuple[str, str | bytes | None]] | None = None,
 ) -> int:
-    """Send keys and values as they are; returns how many."""
-    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 5})
+    """Send keys and values as they are and in this order, whatever has to be sent again; returns how many."""
+    config = {"partitioner": "murmur2_random", "linger.ms": 5, "enable.idempotence": True}
+    producer = Producer({"bootstrap.servers": bootstrap, **config})
     count = 0
     for key, value in records:
         producer.produce(topic, value, key, headers=headers or [])

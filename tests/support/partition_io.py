@@ -18,7 +18,7 @@ def produce_to(
 ) -> None:
     """Send one record and wait for it."""
     refused: list[KafkaError] = []
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     producer.produce(
         topic,
         value,
