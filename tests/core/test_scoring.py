@@ -49,6 +49,35 @@ def test_across_the_boundary_of_a_larger_block() -> None:
     check(drawn(1, items, 4), drawn(2, 2 * block + 1, 4), 7)
 
 
+@pytest.mark.parametrize("more", [0, 1, scoring.GROUP - 1])
+@pytest.mark.parametrize("fewer", [0, 1])
+def test_best_groups_first_where_there_are_enough(more: int, fewer: int) -> None:
+    """At the least number of groups and just below; with and without items that fill no group."""
+    k = 20
+    items = (scoring.MIN_GROUPS_PER_RESULT * k - fewer) * scoring.GROUP + more
+    rows = scoring.MIN_GROUPED_SCORES // items + 1
+    check(drawn(1, items, 6), drawn(2, rows, 6), k)
+
+
+def test_many_queries_against_a_small_catalogue() -> None:
+    """Scores enough for groups, and not as many groups as results."""
+    check(drawn(1, 30, 4), drawn(2, 2_000, 4), 20)
+
+
+@given(st.integers(0, 2**31), st.integers(0, 3))
+@settings(deadline=None, max_examples=60)
+def test_best_groups_first_wherever_the_best_stand(seed: int, ties: int) -> None:
+    """The best of a query may all be of one group, or of the last few items, or equal."""
+    items, rows = 80 * scoring.GROUP + 9, 40
+    catalogue = drawn(seed, items, 3)
+    groups = items // scoring.GROUP
+    catalogue[seed % groups : groups * scoring.GROUP : groups] += 5  # one whole group
+    catalogue[-9:] -= 4
+    if ties:
+        catalogue = catalogue.round(decimals=ties - 1)
+    check(catalogue, drawn(seed + 1, rows, 3), 20)
+
+
 def test_results_stay_when_the_next_queries_come() -> None:
     """The buffer is the scorer's own and is used again."""
     scorer = Scorer(drawn(1, 50, 4), 5)

@@ -10,6 +10,14 @@ MIN_BLOCK = 16
 """Queries in a block at least: below, the product reads the catalogue too often for each query."""
 
 
+GROUP = 16
+"""Items of which only the best counts while the k best groups are sought; measured beside 8, 25 and 40."""
+
+MIN_GROUPS_PER_RESULT = 4
+MIN_GROUPED_SCORES = 40_000
+"""Below either, in a block, one plain selection costs less than seeking the groups first; measured."""
+
+
 class Scorer:
     """Exact top-k against one item matrix; owns its buffer, so one per thread.
 
@@ -24,6 +32,7 @@ class Scorer:
         self._k = min(top_k, items)
         self._block = max(MIN_BLOCK, BUFFER_BYTES // (4 * items))
         self._scores = torch.empty(self._block, items)
+        self._has_groups = items // GROUP >= MIN_GROUPS_PER_RESULT * self._k
 
     def top_k(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The best items for each query [B, H]: scores float32 [B, k], descending, and items int64 [B, k]."""
@@ -34,5 +43,25 @@ class Scorer:
 
     def _top_k_of_block(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         scores = torch.mm(queries, self._columns, out=self._scores[: len(queries)])
-        values, indices = torch.topk(scores, self._k, dim=1)
+        if self._has_groups and scores.numel() >= MIN_GROUPED_SCORES:
+            return _top_k_by_groups(scores, self._k)
+        values, indices = scores.topk(self._k)
         return values, indices
+
+
+def _top_k_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of each row [B, V], descending, and where they stand; V of k groups at least.
+
+    A group's best is one pass at memory speed. What is among the k best lies in one of the k groups with the
+    highest best: were its own not among them, each of these would hold one that is no worse. Groups are
+    columns `groups` apart, so that neighbours are compared at once; the rest of V is looked at as a whole.
+    """
+    rows, items = scores.shape
+    groups = items // GROUP
+    grouped = scores[:, : groups * GROUP].view(rows, GROUP, groups)
+    chosen = grouped.amax(1).topk(k, sorted=False).indices
+    candidates = (chosen.unsqueeze(1) + groups * torch.arange(GROUP).unsqueeze(1)).flatten(1)
+    rest = torch.arange(groups * GROUP, items).expand(rows, -1)
+    candidates = torch.cat([candidates, rest], dim=1)
+    best = scores.gather(1, candidates).topk(k)
+    return best.values, candidates.gather(1, best.indices)
