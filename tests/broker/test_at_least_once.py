@@ -6,7 +6,7 @@ from tests.broker.test_worker import make_clicks
 from tests.support.exactness import assert_histories_as_clicked, wait_answered
 from tests.support.kafka_io import send_clicks
 from tests.support.own_broker import admin, bootstrap, own_broker, stopped
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 __all__ = ["admin", "bootstrap", "own_broker"]
 
@@ -22,7 +22,7 @@ def test_outputs_of_lost_partitions_are_dropped_while_brokers_are_away(
     """Its queue is full, so it waits in the middle of a batch; what waited would be sent by a stranger."""
     clicks = make_clicks(20_000, sessions=500, seed=35)
     send_clicks(bootstrap, topics.clicks, clicks)
-    with WorkerProcess(bootstrap, topic_prefix, [*AT_LEAST_ONCE, "--max-batch", "64"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, [*AT_LEAST_ONCE, "--max-batch", "64"]) as worker:
         worker.wait_for_metric("nextclick_clicks_total", 1)
         with stopped(own_broker):
             log = worker.wait_for_log('"lost":true')

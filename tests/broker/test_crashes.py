@@ -18,7 +18,7 @@ from tests.support.exactness import (
     wait_answered,
 )
 from tests.support.kafka_io import send_clicks
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 AT_ONCE = ("--instance-id", "one", "--max-batch", "32")
 """A static member that was killed comes back without a wait; small batches hold one crash each."""
@@ -69,7 +69,7 @@ def test_a_worker_that_is_killed_at_any_point_changes_nothing(
             worker.wait_fired(cue)
         if number == 1:
             crash_until(bootstrap, topic_prefix, tmp_path, ["crash-during-restore"], AT_ONCE)
-    with WorkerProcess(bootstrap, topic_prefix, AT_ONCE) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, AT_ONCE) as worker:
         wait_answered(bootstrap, topics, clicks)
         assert worker.terminate() == 0
     assert_as_if_uninterrupted(bootstrap, topics, clicks, folder)
@@ -86,7 +86,7 @@ def test_at_least_once_answers_again_and_applies_once(
     crash_until(bootstrap, topic_prefix, tmp_path, [first, "crash-during-restore", second], flags)
     known = {answer.event_id for answer in read_answers(bootstrap, topics)}
     assert any(event.startswith(second) for event in known)
-    with WorkerProcess(bootstrap, topic_prefix, flags) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, flags) as worker:
         worker.wait_for_metric("nextclick_clicks_total", 1)
         wait_answered(bootstrap, topics, clicks)
         worker.wait_for_metric("nextclick_replayed_clicks_total", len(known), timeout_s=20)
@@ -110,7 +110,7 @@ def test_a_worker_that_dies_in_a_swap_keeps_its_sessions(
         wait_answered(bootstrap, topics, clicks[:300])
         announce(bootstrap, topics, new, "crash-during-swap")
         worker.wait_fired("crash-during-swap")
-    with WorkerProcess(bootstrap, topic_prefix, AT_ONCE) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, AT_ONCE) as worker:
         worker.wait_ready("crash-during-swap")
         send_clicks(bootstrap, topics.clicks, clicks[300:])
         answers = wait_answered(bootstrap, topics, clicks)

@@ -18,7 +18,7 @@ from schemas.topics import TopicNames
 from tests.broker.test_worker import make_clicks
 from tests.conftest import CreateTopic
 from tests.support.kafka_io import read_records, send_clicks
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 NOW_MS = time.time_ns() // 1_000_000
 Done = subprocess.CompletedProcess[bytes]
@@ -267,7 +267,7 @@ def test_what_a_worker_dead_letters_is_mended_and_then_answered(
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     producer.produce(topics.clicks, json.dumps(broken).encode(), click.session_id)
     assert producer.flush(30) == 0
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         worker.wait_ready()
         read_records(bootstrap, topics.dead_letters, 1)
         [line] = letters.json_lines("list")

@@ -17,7 +17,7 @@ from tests.support.exactness import assert_as_if_uninterrupted, read_answers, wa
 from tests.support.kafka_io import send_clicks
 from tests.support.own_broker import admin, bootstrap, own_broker, stopped
 from tests.support.scrape import lag_labels, metric
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 __all__ = ["admin", "bootstrap", "own_broker"]
 
@@ -58,7 +58,7 @@ def test_a_worker_whose_transaction_timed_out_asks_to_be_restarted(
             worker.thaw()
             assert worker.process.wait(30) == EXIT_RESTART, worker.log()
             assert "Traceback" not in worker.log()
-    with WorkerProcess(bootstrap, topic_prefix, flags) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, flags) as worker:
         worker.wait_ready("m1")
         wait_answered(bootstrap, topics, clicks)
         assert worker.terminate() == 0
@@ -74,7 +74,7 @@ def test_a_zombie_undoes_its_batch_and_drops_what_is_no_longer_its_own(
     send_clicks(bootstrap, topics.clicks, clicks[:600])
     with CrashingProcess(bootstrap, topic_prefix, tmp_path, flags) as zombie, ExitStack() as ends_first:
         zombie.wait_fired("freeze-between-produce-and-offsets")
-        heir = ends_first.enter_context(WorkerProcess(bootstrap, topic_prefix, flags))
+        heir = ends_first.enter_context(WarmWorkerProcess(bootstrap, topic_prefix, flags))
         heir.wait_for_log('"partitions":[0,1,2],"event":"partitions_came"')
         zombie.thaw()
         zombie.wait_for_metric("nextclick_aborted_batches_total", 1, timeout_s=30)
@@ -99,7 +99,7 @@ def test_a_zombie_whose_transaction_was_aborted_for_it_is_fenced(
     send_clicks(bootstrap, topics.clicks, clicks)
     with CrashingProcess(bootstrap, topic_prefix, tmp_path, flags) as zombie:
         zombie.wait_fired("freeze-between-offsets-and-commit")
-        with WorkerProcess(bootstrap, topic_prefix, flags) as heir:
+        with WarmWorkerProcess(bootstrap, topic_prefix, flags) as heir:
             wait_answered(bootstrap, topics, clicks)
             zombie.thaw()
             assert zombie.process.wait(30) == EXIT_RESTART, zombie.log()
@@ -134,7 +134,7 @@ def test_a_broker_that_hangs_for_longer_than_a_transaction_may_take(
     bootstrap = own_broker.bootstrap
     clicks = make_clicks(6_000, sessions=600, seed=44)
     flags = ("--instance-id", "one", "--max-batch", "16", "--kafka", "transaction.timeout.ms=3000")
-    with WorkerProcess(bootstrap, topic_prefix, flags) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, flags) as worker:
         worker.wait_ready("m1")
         send_clicks(bootstrap, topics.clicks, clicks)
         worker.wait_for_metric("nextclick_clicks_total", 100)
@@ -144,7 +144,7 @@ def test_a_broker_that_hangs_for_longer_than_a_transaction_may_take(
         while worker.process.poll() is None and len(read_answers(bootstrap, topics)) < len(clicks):
             time.sleep(0.5)
         assert worker.process.poll() in {None, EXIT_RESTART}, worker.log()
-    with WorkerProcess(bootstrap, topic_prefix, flags) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, flags) as worker:
         worker.wait_ready("m1")
         wait_answered(bootstrap, topics, clicks)
         assert worker.terminate() == 0

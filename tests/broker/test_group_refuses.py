@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 
 from deploy.local_broker import LocalBroker
 from schemas.topics import TopicNames
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 ENDS_WITHIN_S = 60
 
@@ -27,7 +27,7 @@ def admin(bootstrap: str) -> AdminClient:
 
 
 def test_a_broker_without_the_newer_protocol(bootstrap: str, topic_prefix: str, topics: TopicNames) -> None:
-    with WorkerProcess(bootstrap, topic_prefix, ["--group-protocol", "consumer"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, ["--group-protocol", "consumer"]) as worker:
         assert worker.process.wait(ENDS_WITHIN_S) == 1, worker.log()
         assert "--group-protocol classic" in worker.log()
         assert "Traceback" not in worker.log()
@@ -44,7 +44,7 @@ def test_another_program_has_the_group(bootstrap: str, topic_prefix: str, topics
     other.subscribe([topics.clicks])
     while not other.assignment():
         other.poll(0.1)
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         assert worker.process.wait(ENDS_WITHIN_S) == 1, worker.log()
         assert "Inconsistent group protocol" in worker.log()
         assert "no other program may use this --group-id" in worker.log()

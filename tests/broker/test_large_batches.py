@@ -8,7 +8,7 @@ from tests.broker.test_worker import ITEMS, NOW_MS
 from tests.chaos.outcome import read_outcome
 from tests.support.exactness import histories_as_clicked, wait_answered
 from tests.support.kafka_io import send_clicks
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 SESSIONS = 25_000
 QUEUED_AT_MOST = 10_000
@@ -24,7 +24,7 @@ def test_a_backlog_of_sessions_goes_through_in_batches_larger_than_the_producers
         for number in range(SESSIONS)
     ]
     send_clicks(bootstrap, topics.clicks, clicks)
-    with WorkerProcess(bootstrap, topic_prefix, ["--max-batch", "10000"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, ["--max-batch", "10000"]) as worker:
         worker.wait_for_metric("nextclick_clicks_total", SESSIONS)
         largest = largest_batch(worker)
         assert worker.terminate() == 0
@@ -37,7 +37,7 @@ def test_a_backlog_of_sessions_goes_through_in_batches_larger_than_the_producers
     assert histories == histories_as_clicked(bootstrap, topics)
 
 
-def largest_batch(worker: WorkerProcess) -> float:
+def largest_batch(worker: WarmWorkerProcess) -> float:
     """At least so many records were in the largest batch: the mean of those over 1,024, at the least."""
     metrics = worker.get("/metrics")[1]
     [total] = re.findall(r"^nextclick_batch_clicks_sum (\S+)$", metrics, re.MULTILINE)

@@ -13,7 +13,7 @@ from tests.broker.test_worker import NOW_MS
 from tests.support.exactness import read_answers, wait_answered
 from tests.support.partition_io import delete_before, produce_to
 from tests.support.scrape import metric
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 SKIP = ("--on-lost-input", "skip")
 FETCH_S = 0.5
@@ -32,16 +32,16 @@ def test_clicks_that_are_deleted_while_no_worker_runs(
     bootstrap: str, topic_prefix: str, topics: TopicNames, admin: AdminClient
 ) -> None:
     first = send(bootstrap, topics, 0, 5)
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         wait_answered(bootstrap, topics, first)
         assert worker.terminate() == 0
     send(bootstrap, topics, 5, 4)
     delete_before(admin, topics.clicks, 0, 9)
     last = send(bootstrap, topics, 9, 3)
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         assert worker.process.wait(60) == 1
         assert_told(worker.log(), "offset 5 is next, but the topic holds 9 to 12")
-    with WorkerProcess(bootstrap, topic_prefix, SKIP) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, SKIP) as worker:
         answers = wait_answered(bootstrap, topics, [*first, *last])
         assert metric(worker, "nextclick_lost_input_records_total") == 4
         assert '"event":"input_lost"' in worker.log()
@@ -54,7 +54,7 @@ def test_clicks_that_are_deleted_under_a_worker_that_lags(
     policy: str, bootstrap: str, topic_prefix: str, topics: TopicNames, admin: AdminClient
 ) -> None:
     first = send(bootstrap, topics, 0, 5)
-    with WorkerProcess(bootstrap, topic_prefix, ["--on-lost-input", policy]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, ["--on-lost-input", policy]) as worker:
         wait_answered(bootstrap, topics, first)
         worker.process.send_signal(signal.SIGSTOP)
         time.sleep(FETCH_S)
@@ -78,13 +78,13 @@ def test_a_clicks_topic_that_is_made_anew_starts_from_its_beginning(
 ) -> None:
     """The group has no offsets there any more. Sessions go on; no new click is taken for an applied one."""
     first = send(bootstrap, topics, 0, 5)
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         wait_answered(bootstrap, topics, first)
         assert worker.terminate() == 0
     admin.delete_topics([topics.clicks])[topics.clicks].result(30)
     make_again(admin, topics.clicks)
     last = send(bootstrap, topics, 5, 3)
-    with WorkerProcess(bootstrap, topic_prefix, SKIP) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, SKIP) as worker:
         answers = wait_answered(bootstrap, topics, [*first, *last])
         assert metric(worker, "nextclick_replayed_clicks_total") == 0
         assert metric(worker, "nextclick_clicks_total") == 3

@@ -12,7 +12,7 @@ from tests.support.exactness import wait_answered
 from tests.support.kafka_io import send_clicks, send_records
 from tests.support.partition_io import produce_to
 from tests.support.scrape import metric
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
@@ -39,7 +39,7 @@ def test_every_codec_any_key_and_repeated_events(
     for _ in range(2):  # the last few of its session, all of them among the last eight
         for click in odd:
             produce_to(bootstrap, topics.clicks, 0, click.session_id, encode_click(click))
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         worker.wait_for_metric("nextclick_duplicate_clicks_total", 6)
         answers = wait_answered(bootstrap, topics, [*clicks, *odd])
         assert metric(worker, "nextclick_key_mismatches_total") == 2
@@ -58,7 +58,7 @@ def test_too_many_bad_records_stop_the_worker_before_they_are_drained(
     """A quarter of a hundred good ones may be bad; two hundred in a row mean a bad deploy upstream."""
     clicks = make_clicks(100, sessions=10, seed=63)
     capped = ("--dead-letter-burst", "10", "--dead-letter-max-ratio", "0.2")
-    with WorkerProcess(bootstrap, topic_prefix, capped) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, capped) as worker:
         send_clicks(bootstrap, topics.clicks, clicks)
         send_records(bootstrap, topics.clicks, [(f"k{number}", b"bad") for number in range(10)])
         worker.wait_for_metric("nextclick_dead_letters_total", 10)
@@ -70,7 +70,7 @@ def test_too_many_bad_records_stop_the_worker_before_they_are_drained(
     letters = read_outcome(bootstrap, topics).letters
     assert 10 <= len(letters) <= 25
     send_clicks(bootstrap, topics.clicks, more := make_clicks(10, sessions=10, seed=64))
-    with WorkerProcess(bootstrap, topic_prefix, ["--dead-letter-max-ratio", "1"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, ["--dead-letter-max-ratio", "1"]) as worker:
         assert len(wait_answered(bootstrap, topics, [*clicks, *more])) == 110
         assert worker.terminate() == 0
     letters = read_outcome(bootstrap, topics).letters

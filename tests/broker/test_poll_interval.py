@@ -21,7 +21,7 @@ from tests.support.exactness import assert_histories_as_clicked, read_answers, w
 from tests.support.kafka_io import send_clicks, send_records
 from tests.support.open_transaction import open_transaction
 from tests.support.scrape import metric
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 SOON_MISSED = ("--kafka", "max.poll.interval.ms=6000", "--kafka", "session.timeout.ms=6000")
 """As short as brokers allow by default."""
@@ -32,7 +32,7 @@ WAITED_S = 8.5
 ADMIN_S = 30.0
 
 
-def assert_stayed(worker: WorkerProcess) -> None:
+def assert_stayed(worker: WarmWorkerProcess) -> None:
     """The group has not missed this worker, its client has not complained, and its loop turns."""
     log = worker.log()
     assert '"lost":true' not in log
@@ -46,7 +46,7 @@ def test_a_worker_whose_restore_is_held_up_stays_in_its_group(
 ) -> None:
     clicks = make_clicks(60, sessions=20, seed=91)
     send_clicks(bootstrap, topics.clicks, clicks)
-    with ExitStack() as held_up, WorkerProcess(bootstrap, topic_prefix, SOON_MISSED) as worker:
+    with ExitStack() as held_up, WarmWorkerProcess(bootstrap, topic_prefix, SOON_MISSED) as worker:
         changelog = topics.session_histories
         held_up.enter_context(open_transaction(bootstrap, f"{topic_prefix}open", changelog, [0, 1, 2]))
         worker.wait_for_log("partitions_came")
@@ -70,7 +70,7 @@ def test_a_worker_whose_model_folder_hangs_stays_in_its_group(
     send_records(bootstrap, topics.models, [("slow", encode_announcement(announcement))])
     clicks = make_clicks(60, sessions=20, seed=92)
     send_clicks(bootstrap, topics.clicks, clicks)
-    with WorkerProcess(bootstrap, topic_prefix, SOON_MISSED) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, SOON_MISSED) as worker:
         worker.wait_for_log("partition_restored")
         time.sleep(WAITED_S)
         assert worker.get("/readyz")[0] == 503, "it did not wait for the model"
@@ -97,7 +97,7 @@ def test_a_worker_whose_outputs_are_blocked_stays_in_its_group(
     """
     clicks = make_clicks(count, sessions=200, seed=93)
     flags = (*SOON_MISSED, "--processing-guarantee", guarantee)
-    with WorkerProcess(bootstrap, topic_prefix, flags) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, flags) as worker:
         worker.wait_ready()
         with topic_gone(bootstrap, admin, topics):
             send_clicks(bootstrap, topics.clicks, clicks)

@@ -11,7 +11,7 @@ from tests.support.artefacts import write_random_model
 from tests.support.exactness import assert_as_if_uninterrupted, wait_answered
 from tests.support.kafka_io import send_clicks
 from tests.support.scrape import metric, wait_for_lag_labels
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import WarmWorkerProcess
 
 PROTOCOLS = {
     "classic": ("--kafka", "session.timeout.ms=6000", "--kafka", "heartbeat.interval.ms=500"),
@@ -36,10 +36,10 @@ def test_sessions_move_with_their_partitions(
     clicks = make_clicks(900, sessions=60, seed=51)
     sessions = {click.session_id for click in clicks}
     flags = PROTOCOLS[protocol]
-    with WorkerProcess(bootstrap, topic_prefix, flags) as first:
+    with WarmWorkerProcess(bootstrap, topic_prefix, flags) as first:
         send_clicks(bootstrap, topics.clicks, clicks[:300])
         wait_answered(bootstrap, topics, clicks[:300])
-        with WorkerProcess(bootstrap, topic_prefix, flags) as second:
+        with WarmWorkerProcess(bootstrap, topic_prefix, flags) as second:
             second.wait_ready("m1")
             send_clicks(bootstrap, topics.clicks, clicks[300:600])
             wait_answered(bootstrap, topics, clicks[:600])
@@ -60,7 +60,7 @@ def test_sessions_move_with_their_partitions(
     assert_as_if_uninterrupted(bootstrap, topics, clicks, model)
 
 
-def wait_shared(one: WorkerProcess, other: WorkerProcess, timeout_s: float = 60.0) -> list[int]:
+def wait_shared(one: WarmWorkerProcess, other: WarmWorkerProcess, timeout_s: float = 60.0) -> list[int]:
     """Wait until the three partitions are shared by these two; returns those of the second."""
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -76,8 +76,8 @@ def test_a_static_member_comes_back_unnoticed_and_its_double_fences_it(
 ) -> None:
     clicks = make_clicks(900, sessions=60, seed=52)
     flags = ("--kafka", "session.timeout.ms=30000", "--kafka", "heartbeat.interval.ms=500", "--instance-id")
-    with WorkerProcess(bootstrap, topic_prefix, [*flags, "a"]) as other:
-        with WorkerProcess(bootstrap, topic_prefix, [*flags, "b"]) as member:
+    with WarmWorkerProcess(bootstrap, topic_prefix, [*flags, "a"]) as other:
+        with WarmWorkerProcess(bootstrap, topic_prefix, [*flags, "b"]) as member:
             member.wait_ready()
             send_clicks(bootstrap, topics.clicks, clicks[:300])
             wait_answered(bootstrap, topics, clicks[:300])
@@ -86,10 +86,10 @@ def test_a_static_member_comes_back_unnoticed_and_its_double_fences_it(
             member.process.kill()
             member.process.wait()
         send_clicks(bootstrap, topics.clicks, clicks[300:600])
-        with WorkerProcess(bootstrap, topic_prefix, [*flags, "b"]) as back:
+        with WarmWorkerProcess(bootstrap, topic_prefix, [*flags, "b"]) as back:
             wait_answered(bootstrap, topics, clicks[:600])
             assert back.wait_ready()["partitions"] == owned
-            with WorkerProcess(bootstrap, topic_prefix, [*flags, "b"]) as double:
+            with WarmWorkerProcess(bootstrap, topic_prefix, [*flags, "b"]) as double:
                 assert back.process.wait(60) == EXIT_RESTART, back.log()
                 assert "Traceback" not in back.log()
                 send_clicks(bootstrap, topics.clicks, clicks[600:])

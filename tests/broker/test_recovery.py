@@ -27,7 +27,7 @@ from tests.support.kafka_io import send_clicks
 from tests.support.open_transaction import open_transaction
 from tests.support.partition_io import commit, produce_to
 from tests.support.scrape import metric
-from tests.support.worker_process import WorkerProcess, prefixed_topics
+from tests.support.worker_process import WarmWorkerProcess, prefixed_topics
 from worker.shell.records import headers_of
 
 PARTITIONS = {0, 1, 2}
@@ -42,7 +42,7 @@ def clicks_on(
     return [click for click in clicks if partitions[click.event_id] in where]
 
 
-def wait_restoring(worker: WorkerProcess, partitions: list[int]) -> None:
+def wait_restoring(worker: WarmWorkerProcess, partitions: list[int]) -> None:
     """Wait until exactly these partitions are not restored yet; it must not be ready then."""
     deadline_s = time.monotonic() + WAIT_S
     while True:
@@ -55,7 +55,7 @@ def wait_restoring(worker: WorkerProcess, partitions: list[int]) -> None:
         time.sleep(0.05)
 
 
-def wait_for_value(worker: WorkerProcess, name: str, value: float) -> None:
+def wait_for_value(worker: WarmWorkerProcess, name: str, value: float) -> None:
     """Wait until an unlabelled metric, which the worker sets once a second, is exactly this."""
     deadline_s = time.monotonic() + WAIT_S
     while (found := metric(worker, name)) != value:
@@ -86,12 +86,12 @@ def test_sessions_go_on_after_a_restart_whatever_the_tail_of_the_changelog_is(
     clicks = make_clicks(900, sessions=60, seed=31)
     changelog = topics.session_histories
     send_clicks(bootstrap, topics.clicks, clicks[:500])
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         wait_answered(bootstrap, topics, clicks[:500])
         assert worker.terminate() == 0
     with open_transaction(bootstrap, f"{topic_prefix}aborted", changelog, [0]):
         pass
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         with open_transaction(bootstrap, f"{topic_prefix}open", changelog, [1]):
             wait_restoring(worker, [1])
             send_clicks(bootstrap, topics.clicks, clicks[500:])
@@ -114,9 +114,9 @@ def test_partitions_that_stay_are_served_while_those_that_move_are_restored(
     clicks = make_clicks(900, sessions=60, seed=32)
     send_clicks(bootstrap, topics.clicks, clicks[:500])
     quick = ("--kafka", "heartbeat.interval.ms=500")
-    with WorkerProcess(bootstrap, topic_prefix, quick) as stays:
+    with WarmWorkerProcess(bootstrap, topic_prefix, quick) as stays:
         wait_answered(bootstrap, topics, clicks[:500])
-        with ExitStack() as ended, WorkerProcess(bootstrap, topic_prefix, quick) as joins:
+        with ExitStack() as ended, WarmWorkerProcess(bootstrap, topic_prefix, quick) as joins:
             changelog = topics.session_histories
             ended.enter_context(open_transaction(bootstrap, f"{topic_prefix}open", changelog, PARTITIONS))
             joins.wait_for_log("partitions_came")
@@ -141,7 +141,7 @@ def test_how_far_a_restore_is_can_be_seen(bootstrap: str, topic_prefix: str, top
     for number in range(9):
         session_id = f"s-{number}"
         produce_to(bootstrap, topics.session_histories, 1, session_id, history(session_id, 1))
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         with open_transaction(bootstrap, f"{topic_prefix}open", topics.session_histories, [1], records=3):
             wait_restoring(worker, [1])
             wait_for_value(worker, "nextclick_restored_records_total", 9)
@@ -162,7 +162,7 @@ def test_a_changelog_of_a_newer_version_is_refused(
     produce_to(
         bootstrap, topics.session_histories, 1, "s", history("s", 1, format_version=newer, shape="new")
     )
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         assert worker.process.wait(60) == 1
         assert f"partition 1: session history of format {newer}" in worker.log()
         assert "Upgrade this worker" in worker.log()
@@ -186,7 +186,7 @@ def test_corrupt_records_of_the_changelog_are_skipped_and_counted(
     ]
     for key, value in [*corrupt, ("good", history("good", 1))]:
         produce_to(bootstrap, topics.session_histories, 1, key, value)
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         worker.wait_ready()
         worker.wait_for_metric("nextclick_sessions_live", 1)
         shown = worker.get("/metrics")[1]
@@ -207,7 +207,7 @@ def test_at_least_once_a_late_record_of_a_worker_that_lost_its_partition_does_no
         record = history("s", 0, source_offset=offset, items=items)
         produce_to(bootstrap, topics.session_histories, 0, "s", record)
     produce_to(bootstrap, topics.session_histories, 0, "s", None, tombstone_headers(2))
-    with WorkerProcess(bootstrap, topic_prefix, ["--processing-guarantee", "at_least_once"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, ["--processing-guarantee", "at_least_once"]) as worker:
         worker.wait_ready()
         assert metric(worker, "nextclick_late_changelog_records_total") == 2
         produce_clicks(bootstrap, topics.clicks, [Click("e", "s", "item-4", NOW_MS)])
@@ -226,7 +226,7 @@ def test_a_changelog_with_another_partition_count_is_refused(
         create_topic(name, 3)
     create_topic(names.session_histories, 2, {"cleanup.policy": "compact"})
     create_topic(names.models, 1, {"cleanup.policy": "compact"})
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         assert worker.process.wait(60) == 1
         assert f"{names.session_histories} has 2 partitions and {names.clicks} has 3" in worker.log()
         assert "nextclick topics create --partitions 3" in worker.log()
@@ -242,7 +242,7 @@ def test_sessions_that_expire_or_are_evicted_leave_tombstones(
 
     produce_clicks(bootstrap, topics.clicks, [click(number, number, number) for number in range(6)])
     flags = ["--idle-timeout-ms", "60000"]
-    with WorkerProcess(bootstrap, topic_prefix, [*flags, "--max-sessions", "5"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, [*flags, "--max-sessions", "5"]) as worker:
         worker.wait_for_metric("nextclick_sessions_evicted_total", 1)
         assert live(bootstrap, topics) == {"s-1", "s-2", "s-3", "s-4", "s-5"}
         produce_clicks(bootstrap, topics.clicks, [click(6, 5, 62)])
@@ -250,7 +250,7 @@ def test_sessions_that_expire_or_are_evicted_leave_tombstones(
         assert live(bootstrap, topics) == {"s-2", "s-3", "s-4", "s-5"}
         assert worker.terminate() == 0
     assert ends(bootstrap, topics) == {"s-0": 0, "s-1": 1}, "with the offset of their last click"
-    with WorkerProcess(bootstrap, topic_prefix, [*flags, "--max-sessions", "2"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, [*flags, "--max-sessions", "2"]) as worker:
         worker.wait_for_metric("nextclick_sessions_evicted_total", 2)
         produce_clicks(bootstrap, topics.clicks, [click(7, 5, 63)])
         worker.wait_for_metric("nextclick_clicks_total", 1)

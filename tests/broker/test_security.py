@@ -19,7 +19,7 @@ from schemas.recommendation import decode_recommendation
 from schemas.topics import TopicNames, TopicSpec, topic_specs
 from tests.support.kafka_io import read_records, send_clicks
 from tests.support.secure_broker import SECRETS, TLS_USER, Login, SecureBroker, secure_broker
-from tests.support.worker_process import WorkerProcess, prefixed_topics
+from tests.support.worker_process import WarmWorkerProcess, prefixed_topics
 from worker.shell.access_rights import acl_hint
 from worker.shell.failures import CannotStart
 from worker.shell.start_checks import check_start
@@ -45,7 +45,7 @@ def names(broker: SecureBroker, topic_prefix: str) -> TopicNames:
 
 @pytest.fixture
 def group_id(topic_prefix: str) -> str:
-    """As a WorkerProcess calls it."""
+    """As a WarmWorkerProcess calls it."""
     return f"{topic_prefix}group"
 
 
@@ -62,7 +62,7 @@ def assert_no_secret(text: str) -> None:
 
 def failure(login: Login, prefix: str, *arguments: str) -> str:
     """What a worker says that cannot start; it must end by itself, with 1, and show no secret."""
-    with WorkerProcess(login.bootstrap, prefix, [*login.flags(), *arguments]) as worker:
+    with WarmWorkerProcess(login.bootstrap, prefix, [*login.flags(), *arguments]) as worker:
         assert worker.process.wait(60) == 1, worker.log()
         said = worker.log()
     assert_no_secret(said)
@@ -97,7 +97,7 @@ def test_a_click_is_answered_and_no_secret_is_shown(
     login = login_of(broker)
     broker.allow_worker(login.user, names, group_id)
     click = Click("e-1", "s-1", "item-1", 1_760_000_000_000)
-    with WorkerProcess(login.bootstrap, topic_prefix, [*login.flags(), *arguments]) as worker:
+    with WarmWorkerProcess(login.bootstrap, topic_prefix, [*login.flags(), *arguments]) as worker:
         worker.wait_ready()
         send_clicks(broker.bootstrap, names.clicks, [click])
         [record] = read_records(broker.bootstrap, names.recommendations, 1)

@@ -15,7 +15,7 @@ from schemas.recommendation import decode_recommendation
 from schemas.topics import TopicNames
 from tests.support.kafka_io import read_records, send_clicks
 from tests.support.reference import assert_equals_reference
-from tests.support.worker_process import WorkerProcess, topic_flags
+from tests.support.worker_process import WarmWorkerProcess, topic_flags
 
 PAST_MS = 1_760_000_000_000
 DAY_MS = 86_400_000
@@ -59,7 +59,7 @@ def test_from_replayed_clicks_to_recommendations_that_equal_the_plain_reference(
     live = [
         click for click in shop_clicks(shop, "live", 120, PAST_MS + DAY_MS) if click.item_id in artefact.items
     ]
-    with WorkerProcess(bootstrap, topic_prefix, ["--history-length", "64"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, ["--history-length", "64"]) as worker:
         worker.wait_ready(trained["model_version"])
         send_clicks(bootstrap, topics.clicks, live)
         records = read_records(bootstrap, topics.recommendations, len(past) + len(live))

@@ -23,7 +23,7 @@ from schemas.topics import TopicNames, topic_specs
 from tests.support.artefacts import write_random_model
 from tests.support.kafka_io import read_records, send_clicks, send_records
 from tests.support.reference import PlainReference, assert_equals_reference
-from tests.support.worker_process import WorkerProcess, prefixed_topics
+from tests.support.worker_process import WarmWorkerProcess, WorkerProcess, prefixed_topics
 
 NOW_MS = 1_760_000_000_000
 QUICK_TO_MISS_A_MEMBER = ("--kafka", "session.timeout.ms=6000")
@@ -95,7 +95,7 @@ def test_a_swap_keeps_sessions_and_a_broken_model_is_refused(
     broken = write_random_model(tmp_path / "broken", ITEMS, hidden_size=24, seed=2, version="broken")
     (broken / WEIGHTS_FILE).write_bytes(b"\x80\x04not weights")
     m2 = write_random_model(tmp_path / "m2", ITEMS[:400], hidden_size=40, seed=3, version="m2")
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         worker.wait_ready()
         send_clicks(bootstrap, topics.clicks, parts[0])
         first = read_recommendations(bootstrap, topics, 300)
@@ -141,7 +141,7 @@ def test_what_is_no_click_is_dead_lettered_as_it_came_and_the_worker_lives_on(
         ("k10", orjson.dumps({"event_id": "e", "session_id": "s", "item_id": "i", "timestamp_ms": 99}),
          "timestamp_out_of_range"),
     ]  # fmt: skip
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         send_clicks(bootstrap, topics.clicks, good[:1])
         send_records(bootstrap, topics.clicks, [(k, v) for k, v, _ in bad], headers=[("shop", b"north")])
         send_clicks(bootstrap, topics.clicks, good[1:])
@@ -177,7 +177,7 @@ def test_a_record_too_large_for_a_dead_letter_is_cut_and_the_worker_lives_on(
     producer.produce(topics.clicks, value, "k")
     assert producer.flush(30) == 0
     [good] = make_clicks(1, sessions=1, seed=9)
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         send_clicks(bootstrap, topics.clicks, [good])
         [letter] = read_records(bootstrap, topics.dead_letters, 1)
         assert read_recommendations(bootstrap, topics, 1).keys() == {good.event_id}
@@ -199,7 +199,7 @@ def test_headers_that_cannot_be_read_neither_stop_nor_crash_the_worker(
         evil = (sys.executable, "-m", "tests.support.evil_headers")
         command = [*evil, bootstrap, topics.clicks, "0", value.decode()]
         subprocess.run(command, check=True, timeout=60)
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         letters = read_records(bootstrap, topics.dead_letters, 2)
         send_clicks(bootstrap, topics.clicks, clicks[3:])
         found = read_recommendations(bootstrap, topics, len(clicks))
@@ -242,11 +242,11 @@ def test_a_restart_goes_on_after_the_last_commit(
     """SIGTERM commits what was answered: the next worker answers the rest, and nothing twice."""
     clicks = make_clicks(600, sessions=30, seed=4)
     send_clicks(bootstrap, topics.clicks, clicks[:300])
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         read_recommendations(bootstrap, topics, 300)
         assert worker.terminate() == 0
     send_clicks(bootstrap, topics.clicks, clicks[300:])
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         read_recommendations(bootstrap, topics, 600)
         assert worker.terminate() == 0
 
@@ -283,7 +283,7 @@ def test_headers_are_cloudevents_and_pass_the_traceparent_through(
     send_records(
         bootstrap, topics.clicks, [(click.session_id, encode_click(click))], headers=[("traceparent", trace)]
     )
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         [record] = read_records(bootstrap, topics.recommendations, 1)
         worker.terminate()
     headers = record.headers()
@@ -300,7 +300,7 @@ def test_headers_are_cloudevents_and_pass_the_traceparent_through(
 
 
 def test_a_missing_topic_is_named_with_what_creates_it(bootstrap: str, topic_prefix: str) -> None:
-    with WorkerProcess(bootstrap, topic_prefix) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
         assert worker.process.wait(60) == 1
         assert "nextclick topics create" in worker.log()
         assert f"{topic_prefix}nextclick.clicks" in worker.log()
@@ -308,7 +308,7 @@ def test_a_missing_topic_is_named_with_what_creates_it(bootstrap: str, topic_pre
 
 
 def test_an_unreachable_broker_is_named(topic_prefix: str) -> None:
-    with WorkerProcess("127.0.0.1:1", topic_prefix) as worker:
+    with WarmWorkerProcess("127.0.0.1:1", topic_prefix) as worker:
         assert worker.process.wait(60) == 1
         assert "no Kafka broker answered at 127.0.0.1:1" in worker.log()
         assert "Traceback" not in worker.log()

@@ -24,7 +24,7 @@ from schemas.click import Click
 from schemas.topics import TopicNames, topic_specs
 from tests.support.artefacts import write_random_model
 from tests.support.kafka_io import send_clicks, send_records
-from tests.support.worker_process import WorkerProcess, prefixed_topics
+from tests.support.worker_process import WarmWorkerProcess, prefixed_topics
 from training.announce import announce
 from worker.shell.http import StatusServer
 from worker.shell.metrics import WorkerMetrics
@@ -237,7 +237,7 @@ def values(exposition: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-def wait_for(worker: WorkerProcess, name: str, value: float) -> dict[str, float]:
+def wait_for(worker: WarmWorkerProcess, name: str, value: float) -> dict[str, float]:
     """Scrape until a metric has this value; returns all values."""
     deadline_s = time.monotonic() + 60
     while (found := values(worker.get("/metrics")[1])).get(name) != value:
@@ -256,7 +256,7 @@ def test_a_real_worker_counts_what_was_sent(
     clicks = [Click(f"e{n}", f"s{n % 7}", ITEMS[n * n % 50], now_ms + n) for n in range(200)]
     late = Click("late", "s0", ITEMS[0], now_ms - 1)
     bad: list[tuple[str | None, bytes | None]] = [("k", b"{"), ("k", b"{}"), ("k", b"{}"), ("k", None)]
-    with WorkerProcess(bootstrap, topic_prefix, ["--max-sessions", "1000"]) as worker:
+    with WarmWorkerProcess(bootstrap, topic_prefix, ["--max-sessions", "1000"]) as worker:
         worker.wait_ready("m1")
         send_clicks(bootstrap, topics.clicks, [*clicks, late])
         send_records(bootstrap, topics.clicks, bad)
@@ -299,7 +299,10 @@ def test_a_worker_is_ready_only_once_it_has_partitions(
     bootstrap: str, topic_prefix: str, topics: TopicNames
 ) -> None:
     """Two workers for one partition: the second is healthy but not ready, until the first leaves."""
-    with WorkerProcess(bootstrap, topic_prefix) as first, WorkerProcess(bootstrap, topic_prefix) as second:
+    with (
+        WarmWorkerProcess(bootstrap, topic_prefix) as first,
+        WarmWorkerProcess(bootstrap, topic_prefix) as second,
+    ):
         owner, spare = _owner_and_spare(first, second)
         status, body = spare.get("/readyz")
         assert (status, json.loads(body)["partitions"]) == (503, [])
@@ -311,7 +314,9 @@ def test_a_worker_is_ready_only_once_it_has_partitions(
         wait_for(spare, "nextclick_assigned_partitions", 1)
 
 
-def _owner_and_spare(first: WorkerProcess, second: WorkerProcess) -> tuple[WorkerProcess, WorkerProcess]:
+def _owner_and_spare(
+    first: WarmWorkerProcess, second: WarmWorkerProcess
+) -> tuple[WarmWorkerProcess, WarmWorkerProcess]:
     """Which of the two got the one partition, once one of them has."""
     deadline_s = time.monotonic() + 60
     while time.monotonic() < deadline_s:

@@ -1,33 +1,22 @@
-"""`WorkerProcess` of a worker that follows the script in its clicks, see `crashing_worker`."""
+"""`WarmWorkerProcess` of a worker that follows the script in its clicks, see `crashing_worker`."""
 
-import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.worker_process import WorkerProcess, prefixed_topics, topic_flags
+from tests.support.worker_process import WarmWorkerProcess
 
 FIRE_S = 60.0
 
 
-class CrashingProcess(WorkerProcess):
-    """As `WorkerProcess`; `marks` is the folder in which what has fired leaves a file of its name."""
+class CrashingProcess(WarmWorkerProcess):
+    """As `WarmWorkerProcess`; `marks` is the folder in which what has fired leaves a file of its name."""
 
     def __init__(self, bootstrap: str, prefix: str, marks: Path, arguments: Sequence[str] = ()) -> None:
         self._marks = marks
-        self._stderr = Path(tempfile.mkstemp(suffix=".log")[1])
-        command = [
-            *(sys.executable, "-m", "tests.support.crashing_worker", "worker", "--bootstrap", bootstrap),
-            *("--http-port", "0", "--group-id", f"{prefix}group", *topic_flags(prefixed_topics(prefix))),
-            *arguments,
-        ]
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("NEXTCLICK_")}
-        with self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(command, stderr=stderr, env={**kept, "CRASH_MARKS": str(marks)})
+        module, environment = "tests.support.crashing_worker", {"CRASH_MARKS": str(marks)}
+        super().__init__(bootstrap, prefix, arguments, module, environment)
 
     def wait_fired(self, cue: str) -> None:
         """Wait until this cue has fired: `crash-…` has ended the process then, `freeze-…` stopped it."""

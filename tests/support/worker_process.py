@@ -10,12 +10,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from schemas.topics import TopicNames
+from tests.support.warm_process import WarmProcess
 
 START_S = 60.0
 
@@ -36,22 +37,39 @@ def topic_flags(topics: TopicNames) -> list[str]:
 
 
 class WorkerProcess:
-    """`nextclick worker` on a free HTTP port. Killed when the `with` block is left, if it still runs."""
+    """`nextclick worker` on a free HTTP port. Killed when the `with` block is left, if it still runs.
 
-    def __init__(self, bootstrap: str, prefix: str, arguments: Sequence[str] = ()) -> None:
-        topics = prefixed_topics(prefix)
-        self._stderr = Path(tempfile.mkstemp(suffix=".log")[1])
+    Args:
+        bootstrap: `host:port` of a broker.
+        prefix: of topics and group.
+        arguments: further ones of the command line.
+        module: whose `main` takes the command line.
+        environment: variables beside our own.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        prefix: str,
+        arguments: Sequence[str] = (),
+        module: str = "deploy",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         command = [
-            *(sys.executable, "-m", "deploy", "worker", "--bootstrap", bootstrap, "--http-port", "0"),
-            *("--group-id", f"{prefix}group"),
-            *topic_flags(topics),
+            *("worker", "--bootstrap", bootstrap, "--http-port", "0", "--group-id", f"{prefix}group"),
+            *topic_flags(prefixed_topics(prefix)),
             *arguments,
         ]
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("NEXTCLICK_")}
+        self._stderr = Path(tempfile.mkstemp(suffix=".log")[1])
+        self.process = self._start(module, command, kept | dict(environment or {}))
+
+    def _start(
+        self, module: str, arguments: list[str], environment: dict[str, str]
+    ) -> "subprocess.Popen[bytes] | WarmProcess":
         with self._stderr.open("wb") as stderr:
-            environment = {
-                key: value for key, value in os.environ.items() if not key.startswith("NEXTCLICK_")
-            }
-            self.process = subprocess.Popen(command, stderr=stderr, env=environment)
+            command = [sys.executable, "-m", module, *arguments]
+            return subprocess.Popen(command, stderr=stderr, env=environment)
 
     def __enter__(self) -> Self:
         return self
@@ -119,3 +137,10 @@ class WorkerProcess:
         """SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
+
+
+class WarmWorkerProcess(WorkerProcess):
+    """As `WorkerProcess`, seconds sooner, for all that does not ask how an interpreter starts and ends."""
+
+    def _start(self, module: str, arguments: list[str], environment: dict[str, str]) -> WarmProcess:
+        return WarmProcess(module, arguments, environment, self._stderr)
