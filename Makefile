@@ -81,11 +81,12 @@ endef
 demo: setup ## the whole system on a simulated shop, in the terminal (KEEP=1: until Ctrl-C)
 	@$(BIN)/nextclick demo $(if $(KEEP),--keep)
 
+# In the order of their folders: broker tests, which mostly wait, come early, and those that compute fill the end.
 test: setup ## format check, lint, types, and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(or $(JOBS),2) --dist loadfile
+	$(BIN)/pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 
 bench: setup ## measure the worker: one table and one JSON line
 	@$(BIN)/python -m tests.bench.run
