@@ -156,7 +156,7 @@ def _show(console: Console, name: str, rows: list[Row]) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--logs", nargs="+", default=["rsc15_100k_ts", "yoochoose1_64"])
+    parser.add_argument("--logs", nargs="+", default=["rsc15_100k_ts", "yoochoose1_64", "diginetica"])
     parser.add_argument("--new", type=float, default=0.1, help="share of the training sessions")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--validation", action="store_true", help="leave the test part alone")

@@ -23,6 +23,7 @@ from training.settings import TrainSettings
 from training.train import TrainResult, train
 from training.warm_start import (
     TRAINED_UNTIL_MS,
+    Manner,
     WarmStartSettings,
     choose_exemplars,
     neighbours,
@@ -134,21 +135,33 @@ def old_and_new(old: TrainResult) -> tuple[Artefact, Sessions, list[str]]:
 
 def test_the_bound_on_exemplars_holds_and_time_order_stays(old: TrainResult) -> None:
     model, sessions, item_ids = old_and_new(old)
-    for warm, exemplars, epochs in (
-        (WarmStartSettings(work_share=0.01), 5, 1),  # as many as there are new ones
-        (WarmStartSettings(work_share=0.2, new_repeats=4), 10, 1),  # 0.2 · 6 epochs · 25 sessions − 4 · 5
-        (WarmStartSettings(work_share=0.25), 14, 2),  # 0.25 · 6 · 25 / 2 passes − 5
-        (WarmStartSettings(work_share=1.0), 20, 6),
-        (WarmStartSettings(work_share=1.0, max_exemplars=7), 7, 6),
-        (WarmStartSettings(work_share=0.1, max_exemplars=0), 0, 1),
+    four_times = Manner(shrink=0.5, rate_share=1.0, new_repeats=4)
+    for warm, exemplars, epochs, repeats in (
+        (WarmStartSettings(work_share=0.01), 5, 1, 3),  # as many as there are new ones
+        (WarmStartSettings(work_share=0.2), 15, 1, 3),  # 0.2 · 6 epochs · 25 sessions − 3 · 5
+        (WarmStartSettings(work_share=0.2, manner=four_times), 10, 1, 4),
+        (WarmStartSettings(work_share=0.25), 14, 2, 1),  # 0.25 · 6 · 25 / 2 passes − 5
+        (WarmStartSettings(work_share=1.0), 20, 6, 1),
+        (WarmStartSettings(work_share=1.0, max_exemplars=7), 7, 6, 1),
+        (WarmStartSettings(work_share=0.1, max_exemplars=0), 0, 1, 3),
     ):
         found = warm_start(model, sessions, item_ids, SETTINGS, warm)
         assert (found.new_sessions, found.exemplars) == (5, exemplars)
-        assert len(found.sessions) == warm.new_repeats * 5 + exemplars
+        assert len(found.sessions) == repeats * 5 + exemplars
         assert (np.diff(found.sessions.last_ms) >= 0).all()
         _, times = np.unique(found.sessions.ids, return_counts=True)
-        assert times.tolist() == [1] * exemplars + [warm.new_repeats] * 5
+        assert times.tolist() == [1] * exemplars + [repeats] * 5
         assert (found.settings.epochs, found.settings.seed) == (epochs, SETTINGS.seed)
+
+
+def test_one_pass_keeps_the_old_weights_and_several_shrink_them(old: TrainResult) -> None:
+    """One pass is too short to bring back what was shrunk; and a full rate would shake it."""
+    model, sessions, item_ids = old_and_new(old)
+    before = model.tensors["embedding"]
+    for work_share, shrink, rate_share in ((0.2, 1.0, 0.25), (0.25, 0.5, 1.0)):
+        begin = warm_start(model, sessions, item_ids, SETTINGS, WarmStartSettings(work_share=work_share))
+        assert np.array_equal(begin.network.embedding.detach().numpy(), before * np.float32(shrink))
+        assert begin.settings.learning_rate == SETTINGS.learning_rate * rate_share
 
 
 def test_what_is_new_can_be_said(old: TrainResult) -> None:
@@ -176,9 +189,13 @@ def test_what_does_not_fit_is_refused(old: TrainResult) -> None:
         warm_start(interrupted, sessions, item_ids, SETTINGS, WarmStartSettings())
     since = WarmStartSettings(since_ms=int(sessions.last_ms[9]))
     assert warm_start(interrupted, sessions, item_ids, SETTINGS, since).new_sessions == 15
-    for bad in ({"rate_share": 0.0}, {"max_exemplars": -1}, {"work_share": 1.5}, {"new_repeats": 0}):
+    with pytest.raises(ValueError, match="work_share must be"):
+        WarmStartSettings(work_share=1.5)
+    with pytest.raises(ValueError, match="max_exemplars must be"):
+        WarmStartSettings(max_exemplars=-1)
+    for bad in ((0.5, 0.0, 1), (1.5, 1.0, 1), (0.5, 1.0, 0)):
         with pytest.raises(ValueError, match="must be"):
-            WarmStartSettings(**bad)
+            Manner(*bad)
 
 
 def test_the_old_network_is_left_as_it_is(old: TrainResult) -> None:
