@@ -46,9 +46,10 @@ def test_a_worker_whose_restore_is_held_up_stays_in_its_group(
 ) -> None:
     clicks = make_clicks(60, sessions=20, seed=91)
     send_clicks(bootstrap, topics.clicks, clicks)
-    with ExitStack() as held_up, WarmWorkerProcess(bootstrap, topic_prefix, SOON_MISSED) as worker:
-        changelog = topics.session_histories
-        held_up.enter_context(open_transaction(bootstrap, f"{topic_prefix}open", changelog, [0, 1, 2]))
+    held_up = ExitStack()
+    changelog = topics.session_histories
+    held_up.enter_context(open_transaction(bootstrap, f"{topic_prefix}open", changelog, [0, 1, 2]))
+    with held_up, WarmWorkerProcess(bootstrap, topic_prefix, SOON_MISSED) as worker:
         worker.wait_for_log("partitions_came")
         time.sleep(WAITED_S)
         assert worker.get("/readyz")[0] == 503, "it was not held up"

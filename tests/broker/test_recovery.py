@@ -91,13 +91,15 @@ def test_sessions_go_on_after_a_restart_whatever_the_tail_of_the_changelog_is(
         assert worker.terminate() == 0
     with open_transaction(bootstrap, f"{topic_prefix}aborted", changelog, [0]):
         pass
-    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
-        with open_transaction(bootstrap, f"{topic_prefix}open", changelog, [1]):
-            wait_restoring(worker, [1])
-            send_clicks(bootstrap, topics.clicks, clicks[500:])
-            wait_answered(bootstrap, topics, clicks_on(bootstrap, topics, clicks, {0, 2}))
-            time.sleep(2)
-            wait_restoring(worker, [1])
+    held_up = ExitStack()
+    held_up.enter_context(open_transaction(bootstrap, f"{topic_prefix}open", changelog, [1]))
+    with held_up, WarmWorkerProcess(bootstrap, topic_prefix) as worker:
+        wait_restoring(worker, [1])
+        send_clicks(bootstrap, topics.clicks, clicks[500:])
+        wait_answered(bootstrap, topics, clicks_on(bootstrap, topics, clicks, {0, 2}))
+        time.sleep(2)
+        wait_restoring(worker, [1])
+        held_up.close()
         worker.wait_ready("m1")
         wait_answered(bootstrap, topics, clicks)
         assert "nextclick_corrupt_changelog_records_total 0.0" in worker.get("/metrics")[1]
@@ -116,9 +118,9 @@ def test_partitions_that_stay_are_served_while_those_that_move_are_restored(
     quick = ("--kafka", "heartbeat.interval.ms=500")
     with WarmWorkerProcess(bootstrap, topic_prefix, quick) as stays:
         wait_answered(bootstrap, topics, clicks[:500])
-        with ExitStack() as ended, WarmWorkerProcess(bootstrap, topic_prefix, quick) as joins:
-            changelog = topics.session_histories
-            ended.enter_context(open_transaction(bootstrap, f"{topic_prefix}open", changelog, PARTITIONS))
+        held_up, changelog = ExitStack(), topics.session_histories
+        held_up.enter_context(open_transaction(bootstrap, f"{topic_prefix}open", changelog, PARTITIONS))
+        with held_up, WarmWorkerProcess(bootstrap, topic_prefix, quick) as joins:
             joins.wait_for_log("partitions_came")
             moved = json.loads(joins.get("/readyz")[1])["partitions"]
             kept = PARTITIONS - set(moved)
@@ -130,7 +132,7 @@ def test_partitions_that_stay_are_served_while_those_that_move_are_restored(
             waiting = {click.event_id for click in clicks_on(bootstrap, topics, clicks[500:], set(moved))}
             assert waiting
             assert not waiting & answered
-            ended.close()
+            held_up.close()
             wait_answered(bootstrap, topics, clicks)
             assert joins.terminate() == stays.terminate() == 0
     assert_as_if_uninterrupted(bootstrap, topics, clicks, folder)
@@ -141,14 +143,16 @@ def test_how_far_a_restore_is_can_be_seen(bootstrap: str, topic_prefix: str, top
     for number in range(9):
         session_id = f"s-{number}"
         produce_to(bootstrap, topics.session_histories, 1, session_id, history(session_id, 1))
-    with WarmWorkerProcess(bootstrap, topic_prefix) as worker:
-        with open_transaction(bootstrap, f"{topic_prefix}open", topics.session_histories, [1], records=3):
-            wait_restoring(worker, [1])
-            wait_for_value(worker, "nextclick_restored_records_total", 9)
-            wait_for_value(worker, "nextclick_restore_remaining_records", 3)
-            wait_for_value(worker, "nextclick_restoring_partitions", 1)
-            status, body = worker.get("/readyz")
-            assert (status, json.loads(body)["restored_share"]) == (503, 0.75)
+    held_up, changelog = ExitStack(), topics.session_histories
+    held_up.enter_context(open_transaction(bootstrap, f"{topic_prefix}open", changelog, [1], records=3))
+    with held_up, WarmWorkerProcess(bootstrap, topic_prefix) as worker:
+        wait_restoring(worker, [1])
+        wait_for_value(worker, "nextclick_restored_records_total", 9)
+        wait_for_value(worker, "nextclick_restore_remaining_records", 3)
+        wait_for_value(worker, "nextclick_restoring_partitions", 1)
+        status, body = worker.get("/readyz")
+        assert (status, json.loads(body)["restored_share"]) == (503, 0.75)
+        held_up.close()
         assert worker.wait_ready()["restored_share"] == 1.0
         wait_for_value(worker, "nextclick_restore_remaining_records", 0)
         wait_for_value(worker, "nextclick_restoring_partitions", 0)

@@ -13,7 +13,8 @@ def open_transaction(
     bootstrap: str, transactional_id: str, topic: str, partitions: Iterable[int], records: int = 3
 ) -> Iterator[None]:
     """Records that are no session histories lie on these partitions, uncommitted; aborted at the end."""
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": transactional_id})
+    config = {"transactional.id": transactional_id, "transaction.timeout.ms": 120_000}
+    producer = Producer({"bootstrap.servers": bootstrap, **config})
     producer.init_transactions(CALL_S)
     producer.begin_transaction()
     for partition in partitions:
