@@ -2,30 +2,30 @@
 
 import time
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 REQUEST_S = 10.0
-KNOWS_ITS_PARTITIONS_S = 30.0
+LEADS_AGAIN_S = 30.0
 
 
 def end_offsets(bootstrap: str, topic: str, isolation: str = "read_uncommitted") -> dict[int, int]:
     """End offset of each partition, open transactions included; or, read_committed, the last stable one.
 
-    A topic is made before its metadata are known, and these name a leader before that broker itself knows:
-    both are asked again.
+    A topic is made before its metadata are known, these name a leader before that broker itself knows, and a
+    broker that hung or has just started leads nothing for a while: all that is asked again.
 
     Raises:
-        KafkaException: no answer, or the partitions still have no leader after half a minute.
+        KafkaException: no answer, or the partitions still have no leader, after half a minute.
     """
     config = {"group.id": "unused", "isolation.level": isolation, "log_level": 0}
     consumer = Consumer({"bootstrap.servers": bootstrap, **config})
-    deadline_s = time.monotonic() + KNOWS_ITS_PARTITIONS_S
+    deadline_s = time.monotonic() + LEADS_AGAIN_S
     try:
         while True:
             try:
                 return _ask(consumer, topic)
-            except KafkaException as error:
-                if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline_s:
+            except KafkaException:
+                if time.monotonic() > deadline_s:
                     raise
             time.sleep(0.05)
     finally:
@@ -42,10 +42,3 @@ def _ask(consumer: Consumer, topic: str) -> dict[int, int]:
             TopicPartition(topic, partition), timeout=REQUEST_S
         )
     return ends
-
-
-_NOT_YET = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
