@@ -114,7 +114,7 @@ class Run:
         """Item ids, oldest first; "" for what came when the register was full."""
         row = self.worker.table.row(partition, session)
         assert row != NO_ROW
-        items, counts = self.worker.table.histories(np.array([row]))
+        items, counts = self.worker.table.records.histories(np.array([row]))
         return [self.worker.register.item_id(number) for number in items[0, : counts[0]].tolist()]
 
     def live(self, among: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:

@@ -14,7 +14,7 @@ from tests.core.models import random_model
 from tests.core.reference import Click, Expected, Limits, PlainModel
 from worker.core.advance import CatalogueTooLargeError
 from worker.core.session_model import SessionModel
-from worker.core.session_table import NOTHING_KNOWN
+from worker.core.session_records import NOTHING_KNOWN
 from worker.core.step import CellWeights
 
 HISTORY = 6
@@ -92,7 +92,7 @@ def assert_same_state(one: Run, other: Run, session: str) -> None:
     mine, theirs = one.worker.table, other.worker.table
     rows = [np.array([table.row(0, session)]) for table in (mine, theirs)]
     assert np.allclose(mine.hidden.load(rows[0]), theirs.hidden.load(rows[1]), rtol=0, atol=ROUNDING)
-    assert mine.last_item[rows[0]] == theirs.last_item[rows[1]]
+    assert mine.records.last_item[rows[0]] == theirs.records.last_item[rows[1]]
 
 
 @pytest.mark.parametrize("new", NEW_MODELS, ids=lambda model: model.version)
@@ -191,7 +191,7 @@ def test_adopting_the_first_model_takes_up_the_sessions_that_got_popular_items()
     run.adopt(OTHER_WIDTH)  # knows neither
     (answer,) = run.feed([Click("s", "i1", START_MS)])
     assert answer.source == "popular"
-    assert run.worker.table.last_item.tolist()[0] == NOTHING_KNOWN
+    assert run.worker.table.records.last_item.tolist()[0] == NOTHING_KNOWN
     run.adopt(OLD)
     (answer,) = run.feed([Click("s", "n1", START_MS)])
     check_answer(answer, expect(PlainModel(OLD), ["i1", "i2", "i1"]))

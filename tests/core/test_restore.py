@@ -23,7 +23,7 @@ from tests.core.driving import (
 )
 from tests.core.reference import Click, Expected, Limits, PlainModel
 from tests.core.resuming import MODELS, check_same_run_off, check_same_step, step_both
-from worker.core import session_table
+from worker.core import untold_changes
 from worker.core.advance import History, SessionChange
 from worker.core.session_index import NO_ROW
 
@@ -181,7 +181,7 @@ def test_a_smaller_table_takes_the_latest_and_tells_who_had_to_go(
 
 def test_only_so_many_are_remembered_of_those_who_had_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest stays on the changelog, for the next one who restores it."""
-    monkeypatch.setattr(session_table, "LEFT_OUT_KEPT", 2)
+    monkeypatch.setattr(untold_changes, "LEFT_OUT_KEPT", 2)
     source = new_run(Limits(max_sessions=9))
     source.feed([Click(name, "i1", START_MS, 1) for name in "abcde"])
     run = restored(Limits(max_sessions=1), source.worker.changes(), None)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.core.driving import NOW_MS, START_MS, Run, Step, Swap, batches_of, keys_of, new_run, streams
 from tests.core.reference import Click, Limits
 from tests.core.resuming import MODELS, check_same_run_off, check_same_step, step_both
-from worker.core.session_table import NO_GENERATION, Kept, TableCounts
+from worker.core.session_records import NO_GENERATION
+from worker.core.session_table import Kept, TableCounts
 
 FRESH = 1_000  # offsets from here on are beyond all that the streams have
 
@@ -40,7 +41,7 @@ def picture(run: Run, keys: set[tuple[int, str]]) -> Picture:
     rows = [table.row(*key) for key in live]
     return Picture(
         dict(zip(live, table.kept(rows), strict=True)),
-        {key: table.published[row].tolist() for key, row in zip(live, rows, strict=True)},
+        {key: table.records.published[row].tolist() for key, row in zip(live, rows, strict=True)},
         replace(table.counts),
         table.watermark_ms,
     )
@@ -126,8 +127,8 @@ def test_the_hidden_rows_become_stale() -> None:
     run.feed([Click("a", "i2", START_MS)])
     table = run.worker.table
     table.rollback()
-    assert table.generation[table.row(0, "a")] == NO_GENERATION
-    assert table.generation[table.row(0, "b")] != NO_GENERATION, "it was not touched"
+    assert table.records.generation[table.row(0, "a")] == NO_GENERATION
+    assert table.records.generation[table.row(0, "b")] != NO_GENERATION, "it was not touched"
     assert run.history("a") == ["i1"]
 
 

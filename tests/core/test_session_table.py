@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from schemas.session_history import event_hash
 from worker.core.hidden_states import StateLayout
 from worker.core.session_index import NO_ROW
+from worker.core.session_records import NO_GENERATION, NOTHING_KNOWN
 from worker.core.session_table import (
     CONTINUES,
     DUPLICATE,
-    NO_GENERATION,
-    NOTHING_KNOWN,
     REPLAYED,
     STARTS,
     Change,
@@ -55,7 +54,7 @@ def click(
     rows = np.array([row])
     if kind == STARTS:
         of.reset(rows, GENERATION)
-    of.append(rows, np.array([item]))
+    of.records.append(rows, np.array([item]))
     return kind == STARTS
 
 
@@ -70,7 +69,7 @@ def live(of: SessionTable, *sessions: str, partition: int = 0) -> list[str]:
 
 
 def history(of: SessionTable, session: str, partition: int = 0) -> list[int]:
-    items, counts = of.histories(np.array([of.row(partition, session)]))
+    items, counts = of.records.histories(np.array([of.row(partition, session)]))
     return [int(item) for item in items[0, : counts[0]]]
 
 
@@ -359,7 +358,7 @@ def test_what_is_kept_of_a_session(window: int, events: list[int]) -> None:
         row, kind = touch(sessions, "a", 1_000 + number, event=str(event), offset=7 + 2 * number)
         if kind == STARTS:
             sessions.reset(np.array([row]), GENERATION)
-        sessions.append(np.array([row]), np.array([number]))
+        sessions.records.append(np.array([row]), np.array([number]))
     if events:
         (kept,) = sessions.kept([sessions.row(0, "a")])
         assert kept.items == list(range(len(events)))[-5:]
@@ -382,7 +381,7 @@ def test_a_history_holds_the_last_clicks_oldest_first(length: int, clicks: list[
         assert history(sessions, session) == list(expected[session])
     if len(expected) == 2:
         rows = np.array([sessions.row(0, name) for name in expected])
-        items, counts = sessions.histories(rows)
+        items, counts = sessions.records.histories(rows)
         assert items.shape == (2, length)
         for row, kept in enumerate(expected.values()):
             assert items[row, : counts[row]].tolist() == list(kept)
@@ -394,10 +393,10 @@ def test_reset_empties_rows_and_marks_them_as_up_to_date() -> None:
     for name in "ab":
         click(sessions, name, 100, item=3)
     sessions.hidden.store(np.array([0, 1]), torch.ones(2, 2))
-    sessions.last_item[:] = 5
-    sessions.generation[:] = NO_GENERATION
+    sessions.records.last_item[:] = 5
+    sessions.records.generation[:] = NO_GENERATION
     sessions.reset(np.array([0]), GENERATION)
     assert sessions.hidden.load(np.array([0, 1])).tolist() == [[0.0, 0.0], [1.0, 1.0]]
-    assert sessions.last_item[:2].tolist() == [NOTHING_KNOWN, 5]
-    assert sessions.generation[:2].tolist() == [GENERATION, NO_GENERATION]
+    assert sessions.records.last_item[:2].tolist() == [NOTHING_KNOWN, 5]
+    assert sessions.records.generation[:2].tolist() == [GENERATION, NO_GENERATION]
     assert (history(sessions, "a"), history(sessions, "b")) == ([], [3])

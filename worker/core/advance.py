@@ -23,11 +23,11 @@ from worker.core.quality import NOTHING_JUDGED, NOTHING_PUBLISHED, Judgement, Pu
 from worker.core.scoring import Scorer
 from worker.core.session_index import NO_ROW
 from worker.core.session_model import SessionModel
+from worker.core.session_records import NOTHING_KNOWN
 from worker.core.session_table import (
     CONTINUES,
     DUPLICATE,
     GENERATIONS,
-    NOTHING_KNOWN,
     REPLAYED,
     STARTS,
     Kept,
@@ -106,7 +106,7 @@ class Recommender:
         self.table = table
         self.register = register
         self._popular = popular
-        self._published = PublishedTable(table.published, table.published_by_model)
+        self._published = PublishedTable(table.records.published, table.records.published_by_model)
         self._top_k = top_k
         self._generation = 0
         self._model: SessionModel | None = None
@@ -266,8 +266,8 @@ class Recommender:
             table.reset(at[fresh[wave]], self._generation)
             self._refresh_stale(at)
             states[torch.from_numpy(wave)] = self._step(at, clicked[wave])
-            table.append(at[applied[wave]], numbers[wave][applied[wave]])
-            last_items[wave] = table.last_item[at]
+            table.records.append(at[applied[wave]], numbers[wave][applied[wave]])
+            last_items[wave] = table.records.last_item[at]
         return states, last_items
 
     def _step(self, rows: NDArray[np.int64], clicked: NDArray[np.int32]) -> Tensor:
@@ -281,7 +281,7 @@ class Recommender:
         before = states if len(at) == len(rows) else states[at]
         stepped = self._model.step(torch.from_numpy(clicked[at]), before)
         hidden.store(rows[at], stepped)
-        self.table.last_item[rows[at]] = clicked[at]
+        self.table.records.last_item[rows[at]] = clicked[at]
         if len(at) == len(rows):
             return stepped
         states[at] = stepped
@@ -289,14 +289,14 @@ class Recommender:
 
     def _refresh_stale(self, rows: NDArray[np.int64]) -> None:
         """Re-encode, from their histories, the rows that another model (or none) computed."""
-        stale = rows[self.table.generation[rows] != self._generation]
+        stale = rows[self.table.records.generation[rows] != self._generation]
         if self._model is None or not len(stale):
             return
-        items, counts = self.table.histories(stale)
+        items, counts = self.table.records.histories(stale)
         hidden, last_items = _encode(self._model, self._rows_in_model(items), counts)
         self.table.hidden.store(stale, hidden)
-        self.table.last_item[stale] = last_items
-        self.table.generation[stale] = self._generation
+        self.table.records.last_item[stale] = last_items
+        self.table.records.generation[stale] = self._generation
         self.reencoded += len(stale)
 
     def _rows_in_model(self, numbers: NDArray[np.integer]) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 import structlog
 import torch
 from confluent_kafka import KafkaError, KafkaException, Message
-from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from schemas.topics import TopicNames
 from worker.core.advance import CatalogueTooLargeError, Recommender
@@ -25,6 +25,7 @@ from worker.shell.access_rights import acl_hint
 from worker.shell.changelog import ChangelogReader
 from worker.shell.dead_letters import DeadLetters
 from worker.shell.failures import BatchAborted, MustRestart, OutputLost, StopRequested, WorkerFailure
+from worker.shell.gauges import Gauges
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
 from worker.shell.log import TroubleLog, configure_logging, tell_all_suppressed
@@ -146,8 +147,9 @@ class Worker:
             _now_ms,
         )
         self._trouble = TroubleLog()
-        self._counted: dict[Counter, int] = {}
-        self._shown_partitions: set[int] = set()
+        self._gauges = Gauges(
+            self._metrics, self._recommender, self._source, self._sink, self._restorer, self._changelog
+        )
         self._http = StatusServer(
             settings.http_host,
             settings.http_port,
@@ -240,7 +242,7 @@ class Worker:
                     self._source.commit(wait=False)
                     commit_at = now + settings.commit_interval_ms / 1000
                 if now >= housekeeping_at:
-                    self._refresh_gauges()
+                    self._gauges.refresh()
                     tell_all_suppressed(due_only=True)
                     housekeeping_at = now + HOUSEKEEPING_S
 
@@ -333,35 +335,9 @@ class Worker:
         self._sink.forget_partitions(partitions)
         for partition in partitions:
             self._restored.pop(partition, None)
-            if partition in self._shown_partitions:
-                self._metrics.consumer_lag.remove(str(partition))
-        self._shown_partitions -= partitions
+        self._gauges.forget_partitions(partitions)
         gone = self._recommender.table.forget_partitions(partitions)
         log.info("partitions_left", partitions=sorted(partitions), lost=lost, sessions=gone)
-
-    def _refresh_gauges(self) -> None:
-        metrics, counts = self._metrics, self._recommender.table.counts
-        metrics.sessions_live.set(len(self._recommender.table))
-        metrics.partitions.set(len(self._source.assigned))
-        metrics.unacknowledged.set(len(self._sink))
-        metrics.restoring.set(len(self._restorer.restoring))
-        done, total = self._changelog.progress()
-        metrics.restore_remaining.set(total - done)
-        lags = self._source.lag()
-        for partition, lag in lags.items():
-            metrics.consumer_lag.labels(str(partition)).set(lag)
-        self._shown_partitions |= lags.keys()
-        for counter, total in (
-            (metrics.late_clicks, counts.late_clicks),
-            (metrics.sessions_evicted, counts.evicted),
-            (metrics.sessions_expired, counts.expired),
-            (metrics.duplicate_clicks, counts.duplicates),
-            (metrics.replayed_clicks, counts.replayed),
-            (metrics.sessions_reencoded, self._recommender.reencoded),
-            (metrics.refused_items, self._recommender.register.refused),
-        ):
-            counter.inc(total - self._counted.get(counter, 0))
-            self._counted[counter] = total
 
     def _explain(self, error: KafkaError, topic: str | None) -> str:
         """What an error means, with the access right that is lacking if it is that."""
