@@ -16,6 +16,10 @@ WORSE_THAN_A_GUESS = 1.2
 the log of the catalogue, far worse than a guess. Both together: stop. The first step alone says little: it
 may be of old sessions, which weigh less, or of a model that knew its batch by heart."""
 
+JUDGED_AT_LEAST = 1_000
+"""Transitions in a mean that is judged so: ten steps of two or three sessions side by side have a mean that
+jumps about. What is no number is seen at once."""
+
 
 @dataclass(frozen=True)
 class FitProgress:
@@ -38,6 +42,7 @@ class Meter:
         self._guess = math.log(items)
         self._at, self._epochs, self._events_total, self._report = at, epochs, events_total, report
         self._loss_sum, self._events, self._steps = 0.0, 0, 0  # since the last report
+        self._judged_sum, self._judged_events = 0.0, 0  # of the mean that is judged next
         self._learned_before, self._seconds_before = at.learned, at.seconds
         self._started_s = time.perf_counter()
 
@@ -50,6 +55,7 @@ class Meter:
         at.loss_sum, at.loss_events = at.loss_sum + loss * events, at.loss_events + events
         at.seconds = self._seconds_before + time.perf_counter() - self._started_s
         self._loss_sum, self._events = self._loss_sum + loss * events, self._events + events
+        self._judged_sum, self._judged_events = self._judged_sum + loss * events, self._judged_events + events
         self._steps += 1
         if self._steps == REPORT_EVERY_STEPS or at.learned == self._events_total:
             self.check()
@@ -73,20 +79,27 @@ class Meter:
             self._started_s += time.perf_counter() - began_s
 
     def check(self) -> None:
-        """Look at the mean loss since the last report.
+        """Look at the mean loss of late.
 
         Raises:
             DivergedError: it is no number, or has exploded.
         """
-        if not self._events:
+        if not math.isfinite(self._judged_sum):
+            raise self._diverged(self._judged_sum)
+        is_last = self._at.learned == self._events_total
+        if not self._judged_events or (self._judged_events < JUDGED_AT_LEAST and not is_last):
             return
-        loss, first = self._loss_sum / self._events, self._at.first_loss or 0.0
-        limit = max(EXPLODED * first + 1, WORSE_THAN_A_GUESS * self._guess)
-        if not math.isfinite(loss) or loss > limit:
-            raise DivergedError(
-                f"the loss is {loss:.4g} in epoch {self._at.epoch}, it began with {first:.4g}:"
-                " lower the learning rate"
-            )
+        loss, first = self._judged_sum / self._judged_events, self._at.first_loss or 0.0
+        self._judged_sum, self._judged_events = 0.0, 0
+        if loss > max(EXPLODED * first + 1, WORSE_THAN_A_GUESS * self._guess):
+            raise self._diverged(loss)
+
+    def _diverged(self, loss: float) -> DivergedError:
+        first = self._at.first_loss or 0.0
+        return DivergedError(
+            f"the loss is {loss:.4g} in epoch {self._at.epoch}, it began with {first:.4g}:"
+            " lower the learning rate"
+        )
 
     def _pass_on(self) -> None:
         at = self._at
