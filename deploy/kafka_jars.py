@@ -93,7 +93,7 @@ def ensure_jars(
     jars = pinned_jars()
     missing = [jar for jar in jars if not jar.is_in(cache_dir)]
     if missing:
-        with _exclusively(cache_dir):
+        with exclusively(cache_dir):
             # Another process may have fetched them while this one waited for the lock.
             missing = [jar for jar in missing if not jar.is_in(cache_dir)]
             if missing:
@@ -162,13 +162,19 @@ def _fetch_failed(jar: Jar, cache_dir: Path, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _exclusively(cache_dir: Path) -> Iterator[None]:
-    """Hold the cache's lock, so that two processes never write the same jar."""
+def exclusively(cache_dir: Path) -> Iterator[None]:
+    """Hold the cache's lock, so that two processes never write the same file of it.
+
+    Raises:
+        BrokerUnavailableError: the folder cannot be written.
+    """
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         lock = (cache_dir / ".lock").open("w")
     except OSError as error:
-        raise BrokerUnavailableError(f"cannot write Apache Kafka's jars into {cache_dir}: {error}") from error
+        raise BrokerUnavailableError(
+            f"cannot write Apache Kafka's files into {cache_dir}: {error}"
+        ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
