@@ -1,10 +1,9 @@
-"""What Java has learned from one run of Apache Kafka: with it, each later start takes a third of the time.
+"""What Java has learned from one start of Apache Kafka: with it, each later one takes half of the time.
 
-Most of a start goes into loading and linking thousands of classes, and the minute after it into compiling
-what runs often. An ahead-of-time cache (JEP 483 and 515; Java 25) keeps the classes as they were linked, and
-what was found to run often. It is made once for each Java and Kafka, from a broker that serves transactions
-for some seconds, and lies beside the jars. Java checks that it fits, and starts without it where it does not;
-so whatever goes wrong in making it is told, and costs nothing but time.
+Most of a start goes into loading and linking thousands of classes. An ahead-of-time cache (JEP 483 and 515;
+Java 25) keeps them as they were linked. It is made once for each Java and Kafka, from a broker that starts
+and stops, and lies beside the jars. Java checks that it fits, and starts without it where it does not; so
+whatever goes wrong in making it is told, and costs nothing but time.
 """
 
 from __future__ import annotations
@@ -12,22 +11,14 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from deploy.broker_host import QUIET_JAVA, java_environment
 from deploy.kafka_jars import BrokerUnavailableError, Say, exclusively
 
-Serve = Callable[[Sequence[str]], None]
-"""Runs a broker with these options of Java for as long as `exercise` takes, and stops it."""
-
-EXERCISE_S = 5.0
-"""Enough for Java to have compiled what clients ask for again and again."""
+StartAndStop = Callable[[Sequence[str]], None]
+"""Starts a broker with these options of Java, and stops it."""
 
 CREATE_TIMEOUT_S = 120.0
 """Usual: 3 to 8 s."""
@@ -37,7 +28,7 @@ KEPT = 3
 
 
 def start_cache_options(
-    java: Path, jars: Sequence[Path], cache_dir: Path, say: Say, serve: Serve
+    java: Path, jars: Sequence[Path], cache_dir: Path, say: Say, start_and_stop: StartAndStop
 ) -> tuple[str, ...]:
     """Options of Java that make it use the start cache, which is made first where there is none yet.
 
@@ -46,7 +37,7 @@ def start_cache_options(
         jars: the class path.
         cache_dir: where the jars are; nothing is made where it cannot be written.
         say: told that it is made, or why that failed. It is tried once.
-        serve: see there.
+        start_and_stop: see there.
     """
     path = cache_dir / f"start-{_fingerprint(java, jars)}.aot"
     failed = path.with_suffix(".failed")
@@ -54,46 +45,10 @@ def start_cache_options(
         try:
             with exclusively(cache_dir):
                 if not path.exists() and not failed.exists():  # by another process meanwhile
-                    _make(path, failed, java, jars, say, serve)
+                    _make(path, failed, java, jars, say, start_and_stop)
         except BrokerUnavailableError:  # the folder is read-only: whoever filled it did without
             return ()
     return (f"-XX:AOTCache={path}",) if path.exists() else ()
-
-
-def exercise(bootstrap: str) -> None:
-    """Have a broker do what workers ask of it, for `EXERCISE_S`.
-
-    Raises:
-        KafkaException: it did not do it.
-    """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic("in", 4, 1), NewTopic("out", 4, 1)]).values():
-        future.result(30)
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "exercise", "isolation.level": "read_committed"}
-        | {"auto.offset.reset": "earliest", "enable.auto.commit": False, "log_level": 0}
-    )
-    consumer.subscribe(["in"])
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "transactional.id": "exercise",
-            "retry.backoff.ms": 1,
-            "log_level": 0,
-        }
-    )
-    producer.init_transactions(30)
-    ends_s = time.monotonic() + EXERCISE_S
-    while time.monotonic() < ends_s:
-        read = [record for record in consumer.consume(20, 0.01) if record.error() is None]
-        producer.begin_transaction()
-        for topic in ("in", "out"):
-            for key in range(10):
-                producer.produce(topic, b"value", str(key))
-        offsets = [TopicPartition("in", r.partition() or 0, (r.offset() or 0) + 1) for r in read]
-        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 30)
-        producer.commit_transaction(30)
-    consumer.close()
 
 
 def _fingerprint(java: Path, jars: Sequence[Path]) -> str:
@@ -104,16 +59,18 @@ def _fingerprint(java: Path, jars: Sequence[Path]) -> str:
     return hashlib.sha256(repr((told, QUIET_JAVA)).encode()).hexdigest()[:16]
 
 
-def _make(path: Path, failed: Path, java: Path, jars: Sequence[Path], say: Say, serve: Serve) -> None:
-    say("preparing Apache Kafka for quick starts, once: some 20 s")
+def _make(
+    path: Path, failed: Path, java: Path, jars: Sequence[Path], say: Say, start_and_stop: StartAndStop
+) -> None:
+    say("preparing Apache Kafka for quick starts, once: some 15 s")
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix="start-") as folder:
             learned, made = Path(folder) / "learned", Path(folder) / "made"
-            serve(["-XX:AOTMode=record", f"-XX:AOTConfiguration={learned}"])
+            start_and_stop(["-XX:AOTMode=record", f"-XX:AOTConfiguration={learned}"])
             _create(java, jars, learned, made)
             made.rename(path)
         _remove_oldest(path.parent)
-    except (BrokerUnavailableError, KafkaException, OSError, subprocess.SubprocessError) as error:
+    except (BrokerUnavailableError, OSError, subprocess.SubprocessError) as error:
         say(f"that failed, brokers start more slowly: {error}\n{failed} keeps it from being tried again")
         failed.write_text(f"{error}\n", "utf-8")
 

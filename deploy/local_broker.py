@@ -29,7 +29,7 @@ from confluent_kafka.admin import AdminClient
 from deploy.broker_host import QUIET_JAVA, free_port, is_free, java_binary, java_environment, new_cluster_id
 from deploy.broker_watcher import STOP_GRACE_S
 from deploy.kafka_jars import KAFKA_VERSION, BrokerUnavailableError, Say, default_cache_dir, ensure_jars
-from deploy.kafka_start_cache import exercise, start_cache_options
+from deploy.kafka_start_cache import start_cache_options
 
 __all__ = ["BrokerUnavailableError", "LocalBroker", "run_foreground"]
 
@@ -165,7 +165,7 @@ class LocalBroker:
         return self._watcher is not None and self._watcher.poll() is None
 
     def start(self) -> None:
-        """Start and wait until the broker answers a metadata request; about 3 s when the jars are cached.
+        """Start and wait until the broker answers a metadata request; about 3 s when all is cached.
 
         After `kill()`, or with the same data_dir, the data are still there. Raises BrokerUnavailableError
         with the reason: packages or jars missing, port taken, or the broker died (its last log lines are
@@ -177,7 +177,7 @@ class LocalBroker:
         jars = ensure_jars(self._cache_dir, say=self._say)
         options = self._java_options
         if options is None:
-            options = start_cache_options(java, jars, self._cache_dir, self._say, self._serve_once)
+            options = start_cache_options(java, jars, self._cache_dir, self._say, self._start_and_stop)
         command = [str(java), *options, "-cp", ":".join(str(jar) for jar in jars)]
         try:
             self._make_folders()
@@ -196,10 +196,10 @@ class LocalBroker:
             self._remove_temporary(keep_log=names_log)
             raise
 
-    def _serve_once(self, java_options: Sequence[str]) -> None:
-        """A broker for `kafka_start_cache`, with its own temporary data."""
-        with LocalBroker(cache_dir=self._cache_dir, say=self._say, java_options=java_options) as broker:
-            exercise(broker.bootstrap)
+    def _start_and_stop(self, java_options: Sequence[str]) -> None:
+        """A broker for `kafka_start_cache` to learn from, with its own temporary data."""
+        with LocalBroker(cache_dir=self._cache_dir, say=self._say, java_options=java_options):
+            pass
 
     def stop(self) -> None:
         """Stop cleanly (at most some ten seconds) and remove temporary data. Safe to call again."""
