@@ -159,7 +159,7 @@ class _Run:
         self.rng = np.random.default_rng(settings.seed)
         self._rng_state = state_of(self.rng)
         drawing = Generator().manual_seed(settings.seed)
-        drawn = new_network(architecture_for(settings, plan.items), drawing)
+        drawn = new_network(architecture_for(settings, plan.items, plan.sessions.transitions), drawing)
         self.network = copy_of(drawn if start is None else start, settings.device)
         self._noise = Generator(settings.device).manual_seed(settings.seed)
         self._tables = [new_optimiser(settings, table) for table in self.network.tables]

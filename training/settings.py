@@ -47,8 +47,9 @@ class TrainSettings:
     score: Score = "cosine"
     """0.014 to 0.019 recall above a dot product."""
     temperature: float | None = None
-    """Score = temperature · cos. None: 1.25 · ln(items), from 8 to 16; a cosine alone spans too little for a
-    softmax, the more so the more items there are. A learned one was worse. A dot product has none."""
+    """Score = temperature · cos. None: 1.25 · ln(items), at most ln(training transitions / 2); 8 to 16.
+    A cosine alone spans too little for a softmax, the more so the more items there are; few clicks do not
+    tell chances far apart. A learned one was worse. A dot product has none."""
     last_click_query: bool = True
     """The query's term of the last click: 0.002 to 0.004 recall. Without an item embedding there is none."""
     epochs: int | None = None
@@ -135,10 +136,12 @@ LARGE_LOG_CLICKS = 400_000
 TOTAL_TRANSITIONS = 2_000_000
 MIN_EPOCHS, MAX_EPOCHS = 3, 10
 TEMPERATURE_PER_LOG, MIN_TEMPERATURE, MAX_TEMPERATURE = 1.25, 8.0, 16.0
+TRANSITIONS_PER_ODDS = 2
+"""Chances one to a thousand are believed from two thousand transitions on."""
 
 
-def architecture_for(settings: TrainSettings, items: int) -> Architecture:
-    """What these settings make of a catalogue of so many items.
+def architecture_for(settings: TrainSettings, items: int, transitions: int | None = None) -> Architecture:
+    """What these settings make of a catalogue of so many items, and of so many training transitions.
 
     Raises:
         ValueError: they do not fit together.
@@ -148,21 +151,24 @@ def architecture_for(settings: TrainSettings, items: int) -> Architecture:
         settings.hidden_size,
         items,
         settings.score,
-        temperature_for(settings, items) if settings.score == "cosine" else 1.0,
+        temperature_for(settings, items, transitions) if settings.score == "cosine" else 1.0,
         settings.layers,
         settings.item_embedding,
         settings.last_click_query,
     )
 
 
-def temperature_for(settings: TrainSettings, items: int) -> float:
+def temperature_for(settings: TrainSettings, items: int, transitions: int | None = None) -> float:
     """Length of a query over a catalogue of so many items, to a tenth.
 
     One item at cosine 1 against V at cosine 0 has the share 1 / (1 + V·e^−t): with t = 1.25 · ln V there is
-    something to spare for those that come close.
+    something to spare for those that come close. And e^t is the ratio of two items' chances at most; of N
+    transitions none can be learned that is far above N.
     """
-    by_size = min(MAX_TEMPERATURE, max(MIN_TEMPERATURE, round(TEMPERATURE_PER_LOG * math.log(items), 1)))
-    return settings.temperature or by_size
+    wanted = TEMPERATURE_PER_LOG * math.log(items)
+    if transitions:
+        wanted = min(wanted, math.log(transitions / TRANSITIONS_PER_ODDS))
+    return settings.temperature or min(MAX_TEMPERATURE, max(MIN_TEMPERATURE, round(wanted, 1)))
 
 
 def epochs_for(settings: TrainSettings, transitions: int) -> int:

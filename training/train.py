@@ -39,7 +39,6 @@ from training.score import evaluate_on, full_fields, manifest_scores, score_fiel
 from training.sessions import Split, SplitRule, split_log
 from training.settings import (
     TrainSettings,
-    architecture_for,
     batch_transitions_for,
     embedding_dropout_for,
     epochs_for,
@@ -134,7 +133,7 @@ def train(
         raise SplitError(
             "no test session has two clicks on items that training has seen: hold out another part"
         )
-    recorder = _recorder(split, settings) if with_report else None
+    recorder = _recorder(split) if with_report else None
     if recorder is not None:
         options = replace(options, on_epoch=recorder)
     fitted = fit_split(split, settings, store, _source(loaded), options, report)
@@ -184,16 +183,17 @@ def train(
     return replace(result, report_trouble=trouble)
 
 
-def _recorder(split: Split, settings: TrainSettings) -> EpochRecorder:
-    wanted = architecture_for(settings, len(split.item_ids))
-    return EpochRecorder(split, lambda network: laid_out("", split.item_ids, wanted, weights(network)))
+def _recorder(split: Split) -> EpochRecorder:
+    return EpochRecorder(
+        split, lambda network: laid_out("", split.item_ids, network.architecture, weights(network))
+    )
 
 
 def _manifest(
     loaded: LoadedLog, split: Split, fitted: Fitted, *, files: dict[str, bytes], now_ms: int
 ) -> ModelManifest:
     entries, settings = file_entries(files), fitted.settings
-    wanted = architecture_for(settings, len(split.item_ids))
+    wanted = fitted.network.architecture
     clicks, transitions = len(split.train.items), split.train.transitions
     hyperparameters = {name: value for name, value in asdict(settings).items() if value is not None}
     hyperparameters |= {

@@ -173,10 +173,10 @@ class _Search:
             share, before = end.epoch / end.epochs, (end.epoch - 1) / end.epochs
             new_step = int(PRUNING_STEPS * share) > int(PRUNING_STEPS * before)
             if look is not None and new_step and end.epoch < end.epochs:
-                look(share, validate(end.network, chosen, log))
+                look(share, validate(end.network, log))
 
         network = fit(log.train, len(log.item_ids), chosen, on_progress, on_epoch=on_epoch)
-        return validate(network, chosen, log)
+        return validate(network, log)
 
     def _value_of(self, found: Mapping[str, Mapping[str, float]]) -> float:
         """Mean over these logs of their scores relative to those of the start."""

@@ -18,7 +18,7 @@ from training.evaluate import answerable, model_ranks
 from training.evaluation import HEADLINE, metrics
 from training.network import Network, weights
 from training.sessions import UNKNOWN, Sessions, SplitRule, split_log
-from training.settings import TrainSettings, architecture_for
+from training.settings import TrainSettings
 from worker.core.session_model import session_model
 
 VALIDATION_SHARE = 0.1
@@ -72,14 +72,14 @@ def tune_log(loaded: LoadedLog, rule: SplitRule) -> TuneLog:
     return TuneLog(loaded.name, older.renamed(rows), validation, item_ids, fingerprint)
 
 
-def validate(network: Network, settings: TrainSettings, log: TuneLog) -> dict[str, float]:
+def validate(network: Network, log: TuneLog) -> dict[str, float]:
     """`recall` and `mrr` at 20 on the validation slice, over the targets that the model knows."""
     tensors = weights(network)
     manifest = ModelManifest(
         format_version=FORMAT_VERSION,
         model_version="trial",
         created_at_ms=0,
-        architecture=architecture_for(settings, len(log.item_ids)),
+        architecture=network.architecture,
         files={},
         training_data=TrainingData("file", log.name, 0, 0, 0, 0, 0, 0),
         hyperparameters={},

@@ -25,7 +25,7 @@ from training.fit import fit
 from training.log_file import read_click_log, read_test_sessions
 from training.network import Network, weights
 from training.sessions import Sessions, Split, TestSessions, rows_in, split_log
-from training.settings import TrainSettings, architecture_for
+from training.settings import TrainSettings
 from training.warm_start import TRAINED_UNTIL_MS, WarmStartSettings, warm_start
 from worker.core.session_model import session_model
 
@@ -73,8 +73,8 @@ def measure(split: Split, new_share: float, settings: TrainSettings, warm: WarmS
     warmed, warm_s = _timed(begin.sessions, len(split.item_ids), begin.settings, begin.network)
     return [
         Row("old model as it is", _score(old, split), 0.0),
-        Row("warm start", _score(_artefact(split.item_ids, warmed, settings, 0), split), prepared_s + warm_s),
-        Row("full retraining", _score(_artefact(split.item_ids, full, settings, 0), split), full_s),
+        Row("warm start", _score(_artefact(split.item_ids, warmed, 0), split), prepared_s + warm_s),
+        Row("full retraining", _score(_artefact(split.item_ids, full, 0), split), full_s),
     ]
 
 
@@ -85,7 +85,7 @@ def train_old(split: Split, sessions: Sessions, settings: TrainSettings) -> Arte
     rows[seen] = np.arange(len(seen))
     network, _ = _timed(sessions.renamed(rows), len(seen), settings)
     items = [split.item_ids[item] for item in seen]
-    return _artefact(items, network, settings, int(sessions.last_ms[-1]))
+    return _artefact(items, network, int(sessions.last_ms[-1]))
 
 
 def _timed(
@@ -96,13 +96,13 @@ def _timed(
     return network, time.perf_counter() - started_s
 
 
-def _artefact(items: list[str], network: Network, settings: TrainSettings, until_ms: int) -> Artefact:
+def _artefact(items: list[str], network: Network, until_ms: int) -> Artefact:
     tensors = weights(network)
     manifest = ModelManifest(
         format_version=1,
         model_version="bench",
         created_at_ms=FIXTURE_MS,
-        architecture=architecture_for(settings, len(items)),
+        architecture=network.architecture,
         files=file_entries(pack_files(items, tensors)),
         training_data=TrainingData("file", "bench", 0, 0, 0, 0, 0, until_ms),
         hyperparameters={TRAINED_UNTIL_MS: until_ms},

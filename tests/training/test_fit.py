@@ -264,6 +264,9 @@ def test_what_follows_from_the_log() -> None:
     found = [temperature_for(default, items) for items in (1, 2_933, 17_376, 43_097, 10**6)]
     assert found == [8.0, 10.0, 12.2, 13.3, 16.0]
     assert temperature_for(TrainSettings(temperature=9.5), 1) == 9.5
+    few = [temperature_for(default, 43_097, transitions) for transitions in (100, 20_000, 65_000, 10**6)]
+    assert few == [8.0, 9.2, 10.4, 13.1]
+    assert temperature_for(default, 2_933, 80_000) == 10.0, "there are clicks enough"
     assert [epochs_for(default, n) for n in (1, 52_484, 369_859, 10**7)] == [10, 10, 5, 3]
     sizes = (199_999, 200_000, 399_999, 400_000)
     assert [batch_transitions_for(default, n) for n in sizes] == [512, 1_024, 1_024, 2_048]
