@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from schemas.topics import TopicNames
 from worker.shell.client_config import client_logger, for_consumer
 from worker.shell.log import TroubleLog
 from worker.shell.records import offset_of
+
+log = structlog.get_logger()
 
 CHUNK_RECORDS = 2_000
 """Applied between two batches of clicks: about 10 ms of a loop that others wait for."""
@@ -30,6 +33,8 @@ POLL_S = 0.1
 ASK_S = 5.0
 IDLE_S = 1.0
 RETRY_S = 0.5
+TIMEOUTS_IN_A_ROW = 3
+"""Questions of `ASK_S` each, after which the clients are taken to be at fault rather than the brokers."""
 
 
 class Bounds(NamedTuple):
@@ -72,32 +77,10 @@ class ChangelogReader:
 
     def __init__(self, client_config: Mapping[str, str], group_id: str, topics: TopicNames) -> None:
         self._topics = topics
-        self._consumer = Consumer(
-            {
-                **for_consumer(client_config),
-                "client.id": "nextclick-restore",
-                "group.id": group_id,  # to ask for its offsets; never joined
-                "isolation.level": "read_committed",
-                "enable.auto.commit": "false",
-                "enable.auto.offset.store": "false",
-                "enable.partition.eof": "true",
-                "auto.offset.reset": "earliest",  # where the start was compacted away
-                "queued.max.messages.kbytes": "16384",
-                "fetch.queue.backoff.ms": "5",  # once that is full; a second is the client's default
-            },
-            logger=client_logger(),
-        )
-        # Shows offsets as they are for everybody: the end lies behind open transactions.
-        self._ends = Consumer(
-            {
-                **for_consumer(client_config),
-                "client.id": "nextclick-restore-ends",
-                "group.id": group_id,  # the client wants one
-                "isolation.level": "read_uncommitted",
-                "enable.auto.commit": "false",
-            },
-            logger=client_logger(),
-        )
+        self._client_config = client_config
+        self._group_id = group_id
+        self._consumer, self._ends = self._new_clients()
+        self._timeouts = 0  # in a row, of questions
         self._chunks: queue.Queue[Chunk] = queue.Queue(QUEUED_CHUNKS)
         self._lock = threading.Lock()
         self._wanted: dict[int, int] = {}  # partition → ticket
@@ -110,6 +93,28 @@ class ChangelogReader:
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="changelog", daemon=True)
         self._thread.start()
+
+    def _new_clients(self) -> tuple[Consumer, Consumer]:
+        """One to read with, and one that shows offsets as they are for everybody, open transactions or not."""
+        common = {
+            **for_consumer(self._client_config),
+            "group.id": self._group_id,  # to ask for its offsets; never joined
+            "enable.auto.commit": "false",
+        }
+        reader = {
+            "client.id": "nextclick-restore",
+            "isolation.level": "read_committed",
+            "enable.auto.offset.store": "false",
+            "enable.partition.eof": "true",
+            "auto.offset.reset": "earliest",  # where the start was compacted away
+            "queued.max.messages.kbytes": "16384",
+            "fetch.queue.backoff.ms": "5",  # once that is full; a second is the client's default
+        }
+        ends = {"client.id": "nextclick-restore-ends", "isolation.level": "read_uncommitted"}
+        return (
+            Consumer({**common, **reader}, logger=client_logger()),
+            Consumer({**common, **ends}, logger=client_logger()),
+        )
 
     def start(self, partitions: AbstractSet[int]) -> None:
         """Begin to read the changelog of these partitions; what was begun for them before is void."""
@@ -195,9 +200,13 @@ class ChangelogReader:
             if cause.fatal() or cause.code() in _HOPELESS:
                 raise
             self._trouble.warning("restore_waits", cause.name(), reason=cause.str(), partitions=sorted(new))
+            self._timeouts = self._timeouts + 1 if cause.code() == KafkaError._TIMED_OUT else 0
+            if self._timeouts == TIMEOUTS_IN_A_ROW:
+                self._renew_clients()
             self._stopping.wait(RETRY_S)
             self._refresh_metadata()
             return
+        self._timeouts = 0
         self._begun |= new
         for partition, ticket in new.items():
             one = _Restoring(ticket, bounds[partition], *ends[partition])
@@ -207,6 +216,19 @@ class ChangelogReader:
                 self._consumer.incremental_assign([at])
             else:
                 self._finish(partition, one, assigned=False)
+
+    def _renew_clients(self) -> None:
+        """Go on with new ones: a client can wait for ever for a broker that has long come back."""
+        log.warning(
+            "restore_clients_renewed", reason=f"{self._timeouts} questions in a row were not answered"
+        )
+        for old in (self._consumer, self._ends):  # aside, because to close it can take for ever, too
+            threading.Thread(target=old.close, name="close-restore-client", daemon=True).start()
+        self._consumer, self._ends = self._new_clients()
+        self._timeouts = 0
+        topic = self._topics.session_histories
+        going = [TopicPartition(topic, number, one.position) for number, one in self._restoring.items()]
+        self._consumer.incremental_assign(going)
 
     def _refresh_metadata(self) -> None:
         """A broker that came back has a new epoch, of which the client learns only by asking anew."""
