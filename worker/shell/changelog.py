@@ -95,7 +95,7 @@ class ChangelogReader:
         self._thread.start()
 
     def _new_clients(self) -> tuple[Consumer, Consumer]:
-        """One to read with, and one that shows offsets as they are for everybody, open transactions or not."""
+        """One to read with, and one that shows where topics end, open transactions or not."""
         common = {
             **for_consumer(self._client_config),
             "group.id": self._group_id,  # to ask for its offsets; never joined
