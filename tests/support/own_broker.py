@@ -29,7 +29,7 @@ HUNG = {**PROMPT, "broker.session.timeout.ms": "30000"}
 
 # For what restarts the broker: if it ends a timed-out transaction before it is up again, that transaction
 # stays open (decision 0006).
-RESTARTED = {**PROMPT, "transaction.abort.timed.out.transaction.cleanup.interval.ms": "4000"}
+RESTARTED = {**PROMPT, "transaction.abort.timed.out.transaction.cleanup.interval.ms": "10000"}
 
 
 @contextmanager
