@@ -93,7 +93,7 @@ def ensure_jars(
     jars = pinned_jars()
     missing = [jar for jar in jars if not jar.is_in(cache_dir)]
     if missing:
-        with exclusively(cache_dir):
+        with _exclusively(cache_dir):
             # Another process may have fetched them while this one waited for the lock.
             missing = [jar for jar in missing if not jar.is_in(cache_dir)]
             if missing:
@@ -162,7 +162,7 @@ def _fetch_failed(jar: Jar, cache_dir: Path, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def exclusively(cache_dir: Path) -> Iterator[None]:
+def _exclusively(cache_dir: Path) -> Iterator[None]:
     """Hold the cache's lock, so that two processes never write the same file of it.
 
     Raises:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
@@ -28,8 +28,7 @@ from confluent_kafka.admin import AdminClient
 
 from deploy.broker_host import QUIET_JAVA, free_port, is_free, java_binary, java_environment, new_cluster_id
 from deploy.broker_watcher import STOP_GRACE_S
-from deploy.kafka_jars import KAFKA_VERSION, BrokerUnavailableError, Say, default_cache_dir, ensure_jars
-from deploy.kafka_start_cache import start_cache_options
+from deploy.kafka_jars import KAFKA_VERSION, BrokerUnavailableError, Say, ensure_jars
 
 __all__ = ["BrokerUnavailableError", "LocalBroker", "run_foreground"]
 
@@ -84,8 +83,7 @@ class LocalBroker:
     heap: the Java machine's heap, as in `-Xmx`.
     properties: further server properties; those that this class decides itself raise ValueError.
     listeners: further loopback listeners, name to protocol (`{"SASL": "SASL_PLAINTEXT"}`), see `address()`.
-    cache_dir: where the jars and what makes starts quick are kept. say: told in whole lines what takes long.
-    java_options: instead of those that make starts quick, see kafka_start_cache.py.
+    cache_dir: where the jars are kept. say: told in whole lines what takes long.
     """
 
     def __init__(
@@ -99,7 +97,6 @@ class LocalBroker:
         listeners: Mapping[str, str] | None = None,
         cache_dir: Path | None = None,
         say: Say = _say_on_stderr,
-        java_options: Sequence[str] | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port {port} is outside 0 to 65535")
@@ -119,8 +116,7 @@ class LocalBroker:
         self._given_data_dir = data_dir
         self._given_log_path = log_path
         self._root: Path | None = None
-        self._heap, self._cache_dir, self._say = heap, cache_dir or default_cache_dir(), say
-        self._java_options = java_options
+        self._heap, self._cache_dir, self._say = heap, cache_dir, say
         self._watcher: subprocess.Popen[bytes] | None = None
         self._owner_pid = os.getpid()
         self._log_start = 0  # the log's size, in bytes, before this start
@@ -165,7 +161,7 @@ class LocalBroker:
         return self._watcher is not None and self._watcher.poll() is None
 
     def start(self) -> None:
-        """Start and wait until the broker answers a metadata request; about 3 s when all is cached.
+        """Start and wait until the broker answers a metadata request; about 3 s when the jars are cached.
 
         After `kill()`, or with the same data_dir, the data are still there. Raises BrokerUnavailableError
         with the reason: packages or jars missing, port taken, or the broker died (its last log lines are
@@ -175,10 +171,7 @@ class LocalBroker:
             raise RuntimeError("the broker is already running")
         java = java_binary()
         jars = ensure_jars(self._cache_dir, say=self._say)
-        options = self._java_options
-        if options is None:
-            options = start_cache_options(java, jars, self._cache_dir, self._say, self._start_and_stop)
-        command = [str(java), *options, "-cp", ":".join(str(jar) for jar in jars)]
+        command = [str(java), "-cp", ":".join(str(jar) for jar in jars)]
         try:
             self._make_folders()
             for attempt in range(1, _PORT_ATTEMPTS + 1):
@@ -195,11 +188,6 @@ class LocalBroker:
             names_log = isinstance(error, BrokerUnavailableError) and self._given_log_path is None
             self._remove_temporary(keep_log=names_log)
             raise
-
-    def _start_and_stop(self, java_options: Sequence[str]) -> None:
-        """A broker for `kafka_start_cache` to learn from, with its own temporary data."""
-        with LocalBroker(cache_dir=self._cache_dir, say=self._say, java_options=java_options):
-            pass
 
     def stop(self) -> None:
         """Stop cleanly (at most some ten seconds) and remove temporary data. Safe to call again."""
