@@ -163,18 +163,12 @@ def _fetch_failed(jar: Jar, cache_dir: Path, error: Exception) -> str:
 
 @contextlib.contextmanager
 def _exclusively(cache_dir: Path) -> Iterator[None]:
-    """Hold the cache's lock, so that two processes never write the same file of it.
-
-    Raises:
-        BrokerUnavailableError: the folder cannot be written.
-    """
+    """Hold the cache's lock, so that two processes never write the same jar."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         lock = (cache_dir / ".lock").open("w")
     except OSError as error:
-        raise BrokerUnavailableError(
-            f"cannot write Apache Kafka's files into {cache_dir}: {error}"
-        ) from error
+        raise BrokerUnavailableError(f"cannot write Apache Kafka's jars into {cache_dir}: {error}") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -24,7 +24,7 @@ PROMPT = {
 }
 
 # For what stops the broker for some seconds (`stopped`): with the usual 3 s it would wake up shut out of its
-# own cluster, and a transaction that it ends before it is let in again stays open (decision 0006).
+# own cluster, and tell clients that there is no broker: librdkafka may not recover from that (decision 0006).
 HUNG = {**PROMPT, "broker.session.timeout.ms": "30000"}
 
 # For what restarts the broker: if it ends a timed-out transaction before it is up again, that transaction

@@ -49,15 +49,8 @@ class PartitionSessions:
     def link(self, row: int, before: int) -> None:
         """Put a row behind another one, first where that is NO_ROW."""
         after = self.first if before == NO_ROW else self._after[before]
-        self._before[row], self._after[row] = before, after
-        if before == NO_ROW:
-            self.first = row
-        else:
-            self._after[before] = row
-        if after == NO_ROW:
-            self.last = row
-        else:
-            self._before[after] = row
+        self._join(before, row)
+        self._join(row, after)
 
     def link_last(self, rows: NDArray[np.int32]) -> None:
         """Put these rows behind all others, in this order."""
@@ -76,7 +69,10 @@ class PartitionSessions:
 
     def unlink(self, row: int) -> None:
         """Take a row out."""
-        before, after = self._before[row], self._after[row]
+        self._join(self._before[row], self._after[row])
+
+    def _join(self, before: int, after: int) -> None:
+        """Make these two neighbours; NO_ROW stands for the end on its side."""
         if before == NO_ROW:
             self.first = after
         else:
