@@ -91,8 +91,8 @@ test: setup ## format check, lint, types, and all tests
 bench: setup ## measure the worker: one table and one JSON line
 	@$(BIN)/python -m tests.bench.run
 
-bench-training: setup ## train the logs beside the project, three seeds each: accuracy and speed (LOGS="…", SEEDS=3)
-	@$(BIN)/python -m tests.bench.training $(if $(LOGS),--logs $(LOGS)) $(if $(SEEDS),--seeds $(SEEDS))
+bench-training: setup ## train the logs beside the project, three seeds each: accuracy and speed (LOGS="…", SEEDS=3, DEVICE=cuda)
+	@$(BIN)/python -m tests.bench.training $(if $(DEVICE),--device $(DEVICE)) $(if $(LOGS),--logs $(LOGS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 bench-warm-start: setup ## a warm start against full retraining, on logs cut in time (LOGS="…")
 	@$(BIN)/python -m tests.bench.warm_start $(if $(LOGS),--logs $(LOGS))

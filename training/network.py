@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from schemas.model_artefact import layer_suffix
 from schemas.model_manifest import CELL_SHAPES, Architecture, Cell
+from training.gpu_recurrence import states_at_once
 from worker.core.step import RECURRENCE, CellWeights, QueryWeights, input_gates
 
 FORGET_BIAS = 1.0
@@ -109,6 +110,8 @@ def hidden_states(kind: Cell, layers: Sequence[CellWeights], x: Tensor, active: 
     Returns:
         The top layer's h after each click [N, H], packed alike.
     """
+    if x.is_cuda and layers[0].w_ih is not None:
+        return states_at_once(kind, layers, x, active)
     for cell in layers:
         x = _states_of_layer(kind, cell, input_gates(cell, x), active)
     return x

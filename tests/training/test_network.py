@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from schemas.model_artefact import tensor_shapes
-from schemas.model_manifest import Architecture
+from schemas.model_manifest import Architecture, Cell
 from tests.training.logs import sessions_of
 from training.batches import cut, pack
+from training.gpu_recurrence import states_at_once
 from training.network import Network, hidden_states, new_network, weights
 from training.settings import TrainSettings, architecture_for
 
@@ -132,3 +133,27 @@ def test_packed_states_equal_one_session_at_a_time_from_zero() -> None:
                 state = cell(network.embedding[item][None], state)
                 packed = states[sum(batch.active[:step]) + place]
                 torch.testing.assert_close(packed, state[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("kind", ["gru", "lstm", "rnn"])
+def test_the_one_call_for_gpus_gives_the_states_and_gradients_of_the_plain_loop(
+    kind: Cell, layers: int
+) -> None:
+    network = drawn(12, cell=kind, layers=layers)
+    x, active = torch.randn(9, 16, generator=torch.Generator().manual_seed(1)).requires_grad_(), [4, 3, 1, 1]
+    towards = torch.randn(9, 16, generator=torch.Generator().manual_seed(2))
+    trained = [x, *(tensor for cell in network.layers for tensor in cell if tensor is not None)]
+    for bias in trained:
+        if bias.dim() == 1:
+            torch.nn.init.normal_(bias, generator=torch.Generator().manual_seed(3))
+    looped = hidden_states(kind, network.layers, x, active)
+    at_once = states_at_once(kind, network.layers, x, active)
+    torch.testing.assert_close(at_once, looped)
+    for there, here in zip(
+        torch.autograd.grad((at_once * towards).sum(), trained),
+        torch.autograd.grad((looped * towards).sum(), trained),
+        strict=True,
+    ):
+        assert here.any()
+        torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-5)
