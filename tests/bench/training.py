@@ -1,9 +1,10 @@
 """`make bench-training`: the default settings on the real click logs, one table, and last one JSON line.
 
 Every run is a process of its own, so that its peak memory is its own. A training of a hundred sessions comes
-before the clock starts (`warm_up_s`): kernels are compiled in it, libraries of a GPU loaded. events/s: clicks that were an input with a target, over
-the wall time of the training loop alone, which is also what `fit_s` is. Looks at the ends of epochs,
-baselines and report are in none of the parts, only in `seconds`, which is all but the reading.
+before the clock starts (`warm_up_s`): kernels are compiled in it, libraries of a GPU loaded. events/s: clicks
+that were an input with a target, over the wall time of the training loop alone, which is also what `fit_s`
+is. Looks at the ends of epochs, baselines and report are in none of the parts, only in `seconds`, which is
+all but the reading.
 """
 
 import argparse
