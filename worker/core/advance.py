@@ -25,7 +25,6 @@ from worker.core.session_index import NO_ROW
 from worker.core.session_model import SessionModel
 from worker.core.session_records import NOTHING_KNOWN
 from worker.core.session_table import (
-    CONTINUES,
     DUPLICATE,
     GENERATIONS,
     REPLAYED,
@@ -111,7 +110,9 @@ class Recommender:
         self._generation = 0
         self._model: SessionModel | None = None
         self._scorer: Scorer | None = None
-        self._model_rows = np.empty(0, np.int32)  # item number → row of the model, NOTHING_KNOWN elsewhere
+        # Item number → row of the model, NOTHING_KNOWN where it has none and in the last entry, which stands
+        # for all numbers from there on.
+        self._model_rows = np.full(1, NOTHING_KNOWN, np.int32)
         self._numbers = np.empty(0, np.int32)  # row of the model → item number
         self.reencoded = 0
 
@@ -130,7 +131,7 @@ class Recommender:
             raise CatalogueTooLargeError(f"no room for {len(model.items)} items: raise max_items")
         scorer = Scorer(model.item_matrix, self._top_k)
         numbers = self.register.numbers(model.items)
-        model_rows = np.full(len(self.register), NOTHING_KNOWN, np.int32)
+        model_rows = np.full(len(self.register) + 1, NOTHING_KNOWN, np.int32)
         model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)
         if self.table.hidden.layout != model.state_layout:
             self.table.hidden.resize(model.state_layout)
@@ -164,18 +165,18 @@ class Recommender:
             rows.append(row)
             kinds.append(kind)
             watermarks.append(table.watermark_ms)
-        kind_of = np.array(kinds)
-        answered = np.flatnonzero(kind_of != DUPLICATE)
-        if not len(answered):
+        answered = [at for at, kind in enumerate(kinds) if kind != DUPLICATE]
+        if not answered:
             return Advanced([None] * len(rows), 0, NOTHING_JUDGED)
-        numbers = self._numbers_of(batch.item_ids, kind_of)
-        answers, judgement = self._answer_clicks(
-            np.array(rows)[answered], kind_of[answered], numbers[answered], np.array(watermarks)[answered]
-        )
+        numbers = self._numbers_of(batch.item_ids, kinds)
+        clicks = np.array([rows, kinds, watermarks])
+        if len(answered) < len(rows):
+            clicks, numbers = clicks[:, answered], numbers[answered]
+        answers, judgement = self._answer_clicks(clicks[0], clicks[1], clicks[2], numbers)
         found: list[Answer | None] = [None] * len(rows)
-        for at, answer in zip(answered.tolist(), answers, strict=True):
+        for at, answer in zip(answered, answers, strict=True):
             found[at] = answer
-        return Advanced(found, int(np.sum(kind_of < REPLAYED)), judgement)
+        return Advanced(found, len(answered) - kinds.count(REPLAYED), judgement)
 
     def changes(self) -> list[SessionChange]:
         """The sessions that the changelog has to learn of, by their last change."""
@@ -215,21 +216,21 @@ class Recommender:
         items = [item_id(number) for number in kept.items if number != UNREGISTERED]
         return History(items, kept.last_activity_ms, kept.source_offset, kept.event_hashes)
 
-    def _numbers_of(self, item_ids: list[str], kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _numbers_of(self, item_ids: list[str], kinds: list[int]) -> NDArray[np.int64]:
         """Item numbers int64[n]; clicks that are not applied register nothing and count as UNREGISTERED."""
-        applied = np.flatnonzero((kinds == STARTS) | (kinds == CONTINUES))
+        applied = [at for at, kind in enumerate(kinds) if kind < REPLAYED]
         if len(applied) == len(item_ids):
             return self.register.numbers(item_ids)
         numbers = np.full(len(item_ids), UNREGISTERED, np.int64)
-        numbers[applied] = self.register.numbers([item_ids[at] for at in applied.tolist()])
+        numbers[applied] = self.register.numbers([item_ids[at] for at in applied])
         return numbers
 
     def _answer_clicks(
         self,
         rows: NDArray[np.int64],
         kinds: NDArray[np.int64],
-        numbers: NDArray[np.int64],
         watermarks_ms: NDArray[np.int64],
+        numbers: NDArray[np.int64],
     ) -> tuple[list[Answer], Judgement]:
         """Advance the sessions in these rows by their clicks and answer each, in order."""
         fresh, applied = kinds == STARTS, kinds != REPLAYED
@@ -257,34 +258,52 @@ class Recommender:
         numbers: NDArray[np.int64],
     ) -> tuple[Tensor, NDArray[np.int32]]:
         """State [n, S] and last known item int32[n] of each click's session right after the click."""
-        table = self.table
         clicked = np.where(applied, self._rows_in_model(numbers), NOTHING_KNOWN)
-        states = torch.empty(len(rows), table.hidden.width)
+        waves = split_into_waves(rows.tolist())
+        if len(waves) == 1:
+            return self._advance_wave(rows, fresh, applied, numbers, clicked)
+        states = torch.empty(len(rows), self.table.hidden.width)
         last_items = np.empty(len(rows), np.int32)
-        for wave in split_into_waves(rows.tolist()):
-            at = rows[wave]
-            table.reset(at[fresh[wave]], self._generation)
-            self._refresh_stale(at)
-            states[torch.from_numpy(wave)] = self._step(at, clicked[wave])
-            table.records.append(at[applied[wave]], numbers[wave][applied[wave]])
-            last_items[wave] = table.records.last_item[at]
+        for wave in waves:
+            states[torch.from_numpy(wave)], last_items[wave] = self._advance_wave(
+                rows[wave], fresh[wave], applied[wave], numbers[wave], clicked[wave]
+            )
         return states, last_items
+
+    def _advance_wave(
+        self,
+        rows: NDArray[np.int64],
+        fresh: NDArray[np.bool_],
+        applied: NDArray[np.bool_],
+        numbers: NDArray[np.int64],
+        clicked: NDArray[np.int32],
+    ) -> tuple[Tensor, NDArray[np.int32]]:
+        """The same for clicks of which no two are in one session; `clicked` are rows of the model."""
+        records = self.table.records
+        starting = rows[fresh]
+        if len(starting):
+            self.table.reset(starting, self._generation)
+        self._refresh_stale(rows)
+        states = self._step(rows, clicked)
+        records.append(rows[applied], numbers[applied])
+        return states, records.last_item[rows]
 
     def _step(self, rows: NDArray[np.int64], clicked: NDArray[np.int32]) -> Tensor:
         """Advance the rows whose clicked item the model knows, the others stay; the states [n, S] then."""
-        hidden = self.table.hidden
+        hidden, last_item = self.table.hidden, self.table.records.last_item
         states = hidden.load(rows)
-        known = clicked != NOTHING_KNOWN
-        if self._model is None or not known.any():
+        known = np.flatnonzero(clicked != NOTHING_KNOWN)
+        if self._model is None or not len(known):
             return states
-        at = np.flatnonzero(known)
-        before = states if len(at) == len(rows) else states[at]
-        stepped = self._model.step(torch.from_numpy(clicked[at]), before)
-        hidden.store(rows[at], stepped)
-        self.table.records.last_item[rows[at]] = clicked[at]
-        if len(at) == len(rows):
-            return stepped
-        states[at] = stepped
+        if len(known) == len(rows):
+            states = self._model.step(torch.from_numpy(clicked), states)
+            hidden.store(rows, states)
+            last_item[rows] = clicked
+            return states
+        at, rows, clicked = torch.from_numpy(known), rows[known], clicked[known]
+        states[at] = stepped = self._model.step(torch.from_numpy(clicked), states[at])
+        hidden.store(rows, stepped)
+        last_item[rows] = clicked
         return states
 
     def _refresh_stale(self, rows: NDArray[np.int64]) -> None:
@@ -301,10 +320,7 @@ class Recommender:
 
     def _rows_in_model(self, numbers: NDArray[np.integer]) -> NDArray[np.int32]:
         """Rows of the model for item numbers of any shape; items that came after the model are unknown."""
-        if self._model is None:
-            return np.full(numbers.shape, NOTHING_KNOWN, np.int32)
-        new = numbers >= len(self._model_rows)
-        return np.where(new, np.int32(NOTHING_KNOWN), self._model_rows[np.where(new, 0, numbers)])
+        return self._model_rows.take(numbers, mode="clip")
 
     def _answer(
         self,
@@ -340,8 +356,9 @@ class Recommender:
         """Answers for the positions `at`, in that order; notes their item numbers in `recommended`."""
         if not len(at) or self._model is None or self._scorer is None:
             return []
-        asking = states if len(at) == len(states) else states[torch.from_numpy(at)]
-        queries = self._model.ask(asking, torch.from_numpy(last_items[at]))
+        if len(at) < len(states):
+            states, last_items = states[torch.from_numpy(at)], last_items[at]
+        queries = self._model.ask(states, torch.from_numpy(last_items))
         scores, items = self._scorer.top_k(queries)
         recommended[at, : items.shape[1]] = self._numbers[items.numpy()]
         ids = self._model.items

@@ -32,7 +32,10 @@ class Scorer:
         self._k = min(top_k, items)
         self._block = max(MIN_BLOCK, BUFFER_BYTES // (4 * items))
         self._scores = torch.empty(self._block, items)
-        self._has_groups = items // GROUP >= MIN_GROUPS_PER_RESULT * self._k
+        self._groups = items // GROUP
+        self._has_groups = self._groups >= MIN_GROUPS_PER_RESULT * self._k
+        self._within_group = self._groups * torch.arange(GROUP).unsqueeze(1)
+        self._rest = torch.arange(self._groups * GROUP, items)
 
     def top_k(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The best items for each query [B, H]: scores float32 [B, k], descending, and items int64 [B, k]."""
@@ -44,24 +47,22 @@ class Scorer:
     def _top_k_of_block(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         scores = torch.mm(queries, self._columns, out=self._scores[: len(queries)])
         if self._has_groups and scores.numel() >= MIN_GROUPED_SCORES:
-            return _top_k_by_groups(scores, self._k)
+            return self._top_k_by_groups(scores)
         values, indices = scores.topk(self._k)
         return values, indices
 
+    def _top_k_by_groups(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The k best of each row [B, V], descending, and where they stand; V of k groups at least.
 
-def _top_k_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of each row [B, V], descending, and where they stand; V of k groups at least.
-
-    A group's best is one pass at memory speed. What is among the k best lies in one of the k groups with the
-    highest best: were its own not among them, each of these would hold one that is no worse. Groups are
-    columns `groups` apart, so that neighbours are compared at once; the rest of V is looked at as a whole.
-    """
-    rows, items = scores.shape
-    groups = items // GROUP
-    grouped = scores[:, : groups * GROUP].view(rows, GROUP, groups)
-    chosen = grouped.amax(1).topk(k, sorted=False).indices
-    candidates = (chosen.unsqueeze(1) + groups * torch.arange(GROUP).unsqueeze(1)).flatten(1)
-    rest = torch.arange(groups * GROUP, items).expand(rows, -1)
-    candidates = torch.cat([candidates, rest], dim=1)
-    best = scores.gather(1, candidates).topk(k)
-    return best.values, candidates.gather(1, best.indices)
+        A group's best is one pass at memory speed. What is among the k best lies in one of the k groups with
+        the highest best: were its own not among them, each of these would hold one that is no worse. Groups
+        are columns `groups` apart, so that neighbours are compared at once; the rest of V is looked at whole.
+        """
+        rows, groups = len(scores), self._groups
+        grouped = scores[:, : groups * GROUP].view(rows, GROUP, groups)
+        chosen = grouped.amax(1).topk(self._k, sorted=False).indices
+        candidates = (chosen.unsqueeze(1) + self._within_group).flatten(1)
+        if len(self._rest):
+            candidates = torch.cat([candidates, self._rest.expand(rows, -1)], dim=1)
+        best = scores.gather(1, candidates).topk(self._k)
+        return best.values, candidates.gather(1, best.indices)

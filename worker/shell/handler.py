@@ -165,11 +165,15 @@ class Handler:
         metrics.batch_clicks.observe(batch)
         sources = [answer.source for answer in advanced.answers if answer is not None]
         metrics.clicks.inc(advanced.applied)
+        judgement = advanced.judgement
         for source in SOURCES:
-            metrics.recommendations[source].inc(sources.count(source))
-            metrics.judged_clicks[source].inc(advanced.judgement.judged[source])
-            metrics.hits[source].inc(advanced.judgement.hits[source])
-            metrics.reciprocal_ranks[source].inc(advanced.judgement.reciprocal_ranks[source])
+            if recommendations := sources.count(source):
+                metrics.recommendations[source].inc(recommendations)
+            if judged := judgement.judged[source]:
+                metrics.judged_clicks[source].inc(judged)
+            if hits := judgement.hits[source]:
+                metrics.hits[source].inc(hits)
+                metrics.reciprocal_ranks[source].inc(judgement.reciprocal_ranks[source])
         metrics.key_mismatches.inc(sum(map(_has_other_key, records, clicks)))
         handed_over_ms = self._now_ms()
         appended_ms = np.fromiter((record.timestamp()[1] for record in records), np.float64, len(records))
