@@ -91,7 +91,7 @@ test: setup ## format check, lint, types, and all tests
 bench: setup ## measure the worker: one table and one JSON line
 	@$(BIN)/python -m tests.bench.run
 
-bench-training: setup ## train the logs beside the project, three seeds each: accuracy and speed (LOGS="…", SEEDS=3, DEVICE=cuda)
+bench-training: setup ## train the logs beside the project, three seeds each: accuracy and speed (LOGS="…", SEEDS=3, DEVICE=cpu or cuda)
 	@$(BIN)/python -m tests.bench.training $(if $(DEVICE),--device $(DEVICE)) $(if $(LOGS),--logs $(LOGS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 bench-warm-start: setup ## a warm start against full retraining, on logs cut in time (LOGS="…")

@@ -13,7 +13,6 @@ n transitions of a part, N of the batch, C candidates, R touched rows, V items, 
 form `…_gradient` is ∂loss/∂….
 """
 
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -176,12 +175,11 @@ class FusedStep:
             step_rows(*dense.arrays(), gradient.view(len(gradient), -1).numpy(), dense.kind, constants)
 
 
-def warm_up(settings: TrainSettings, low: torch.dtype) -> float:
-    """Compile what is not compiled yet, by one step of a tiny training; returns the seconds it took.
+def warm_up(settings: TrainSettings, low: torch.dtype) -> None:
+    """Compile what is not compiled yet, by one step of a tiny training.
 
     Some 20 s the first time after an installation, a fraction of a second when the kernels lie on disk.
     """
-    started_s = time.perf_counter()
     tiny = replace(settings, hidden_size=4, threads=1)
     network = new_network(architecture_for(tiny, items=4), torch.Generator().manual_seed(0))
     embedding, *dense = (new_optimiser(tiny, tensor) for tensor in (network.embedding, *network.dense))
@@ -189,7 +187,6 @@ def warm_up(settings: TrainSettings, low: torch.dtype) -> float:
     batch = Batch(clicks, clicks + 1, np.ones(3, np.float32), [2, 1])
     with closing(FusedStep(network, embedding, dense, tiny, 0.5, low)) as step:
         step(step.prepare(draw(batch, 4, None, np.random.default_rng(0))), 0.0)
-    return time.perf_counter() - started_s
 
 
 def _halves(count: int, parts: int) -> list[tuple[int, int]]:

@@ -33,15 +33,12 @@ def _in_one_piece(layers: Sequence[CellWeights]) -> list[Tensor]:
 
     That is cuDNN's order; from tensors apart torch makes such a copy at each call, and warns of it.
     """
-    matrices, biases = [cell[:2] for cell in layers], [cell[2:] for cell in layers]
-    ordered = [tensor for tensor in chain(*matrices, *biases) if tensor is not None]
+    in_order = chain(*(cell[:2] for cell in layers), *(cell[2:] for cell in layers))
+    ordered = [tensor for tensor in in_order if tensor is not None]
     flat = torch.cat([tensor.reshape(-1) for tensor in ordered])
     pieces = torch.split(flat, [tensor.numel() for tensor in ordered])
     views = [piece.view_as(tensor) for piece, tensor in zip(pieces, ordered, strict=True)]
-    half = 2 * len(layers)
-    return list(
-        chain.from_iterable(
-            (*views[place : place + 2], *views[half + place : half + place + 2])
-            for place in range(0, half, 2)
-        )
-    )
+    matrices, biases = views[: 2 * len(layers)], views[2 * len(layers) :]
+    return [
+        view for at in range(0, len(matrices), 2) for view in (*matrices[at : at + 2], *biases[at : at + 2])
+    ]

@@ -110,7 +110,7 @@ def hidden_states(kind: Cell, layers: Sequence[CellWeights], x: Tensor, active: 
     Returns:
         The top layer's h after each click [N, H], packed alike.
     """
-    if x.is_cuda and layers[0].w_ih is not None:
+    if x.is_cuda and layers[0].w_ih is not None:  # torch's call knows no layer without input weights
         return states_at_once(kind, layers, x, active)
     for cell in layers:
         x = _states_of_layer(kind, cell, input_gates(cell, x), active)

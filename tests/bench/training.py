@@ -4,7 +4,7 @@ Every run is a process of its own, so that its peak memory is its own. A trainin
 before the clock starts (`warm_up_s`): kernels are compiled in it, libraries of a GPU loaded. events/s: clicks
 that were an input with a target, over the wall time of the training loop alone, which is also what `fit_s`
 is. Looks at the ends of epochs, baselines and report are in none of the parts, only in `seconds`, which is
-all but the reading.
+all but the reading and the warm-up.
 """
 
 import argparse
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[3] / "shared" / "data"
 LOGS = ("rsc15_100k_ts", "yoochoose1_64", "diginetica")
 TELL_EVERY_S = 0.5
+WARM_UP_SESSIONS = 100
 PARTS = {
     "reading_s": "read the log, s",
     "fit_s": "fit, s",
     "epoch_s": "of it an epoch, s",
     "evaluation_s": "evaluate the model alone, s",
-    "seconds": "all but reading, s",
+    "warm_up_s": "warm up, s",
+    "seconds": "all but reading and warming up, s",
 }
 
 Figures = dict[str, float]
@@ -108,7 +110,12 @@ def one_run(folder: Path, log: str, settings: "TrainSettings", tell: Callable[[F
     reading_s = time.perf_counter() - started_s
     split = split_log(loaded.clicks, rule)
     started_s = time.perf_counter()
-    fit(split.train.take(np.arange(100)), len(split.item_ids), replace(settings, epochs=1), lambda _: None)
+    fit(
+        split.train.take(np.arange(min(WARM_UP_SESSIONS, len(split.train)))),
+        len(split.item_ids),
+        replace(settings, epochs=1),
+        lambda _: None,
+    )
     warm_up_s = time.perf_counter() - started_s
     told_s, learned, epochs = 0.0, 0, 1
 

@@ -141,12 +141,14 @@ def test_the_one_call_for_gpus_gives_the_states_and_gradients_of_the_plain_loop(
     kind: Cell, layers: int
 ) -> None:
     network = drawn(12, cell=kind, layers=layers)
-    x, active = torch.randn(9, 16, generator=torch.Generator().manual_seed(1)).requires_grad_(), [4, 3, 1, 1]
-    towards = torch.randn(9, 16, generator=torch.Generator().manual_seed(2))
+    draws = torch.Generator().manual_seed(1)
+    x = torch.randn(9, 16, generator=draws).requires_grad_()
+    active = [4, 3, 1, 1]
+    towards = torch.randn(9, 16, generator=draws)
     trained = [x, *(tensor for cell in network.layers for tensor in cell if tensor is not None)]
-    for bias in trained:
-        if bias.dim() == 1:
-            torch.nn.init.normal_(bias, generator=torch.Generator().manual_seed(3))
+    for tensor in trained:
+        if tensor.dim() == 1:  # biases start at zero, where one in the wrong place would not show
+            torch.nn.init.normal_(tensor, generator=draws)
     looped = hidden_states(kind, network.layers, x, active)
     at_once = states_at_once(kind, network.layers, x, active)
     torch.testing.assert_close(at_once, looped)

@@ -24,14 +24,7 @@ from worker.core.scoring import Scorer
 from worker.core.session_index import NO_ROW
 from worker.core.session_model import SessionModel
 from worker.core.session_records import NOTHING_KNOWN
-from worker.core.session_table import (
-    DUPLICATE,
-    GENERATIONS,
-    REPLAYED,
-    STARTS,
-    Kept,
-    SessionTable,
-)
+from worker.core.session_table import DUPLICATE, GENERATIONS, REPLAYED, STARTS, Kept, SessionTable
 from worker.core.waves import split_into_waves
 
 
@@ -110,8 +103,8 @@ class Recommender:
         self._generation = 0
         self._model: SessionModel | None = None
         self._scorer: Scorer | None = None
-        # Item number → row of the model, NOTHING_KNOWN where it has none and in the last entry, which stands
-        # for all numbers from there on.
+        # Item number → row of the model, NOTHING_KNOWN where it has none. The last entry, NOTHING_KNOWN too,
+        # stands for every item that is registered later.
         self._model_rows = np.full(1, NOTHING_KNOWN, np.int32)
         self._numbers = np.empty(0, np.int32)  # row of the model → item number
         self.reencoded = 0
@@ -169,10 +162,10 @@ class Recommender:
         if not answered:
             return Advanced([None] * len(rows), 0, NOTHING_JUDGED)
         numbers = self._numbers_of(batch.item_ids, kinds)
-        clicks = np.array([rows, kinds, watermarks])
+        known = np.array([rows, kinds, watermarks])  # int64 [3, n], converted and gathered at once
         if len(answered) < len(rows):
-            clicks, numbers = clicks[:, answered], numbers[answered]
-        answers, judgement = self._answer_clicks(clicks[0], clicks[1], clicks[2], numbers)
+            known, numbers = known[:, answered], numbers[answered]
+        answers, judgement = self._answer_clicks(known[0], known[1], known[2], numbers)
         found: list[Answer | None] = [None] * len(rows)
         for at, answer in zip(answered, answers, strict=True):
             found[at] = answer
@@ -278,7 +271,9 @@ class Recommender:
         numbers: NDArray[np.int64],
         clicked: NDArray[np.int32],
     ) -> tuple[Tensor, NDArray[np.int32]]:
-        """The same for clicks of which no two are in one session; `clicked` are rows of the model."""
+        """State [n, S] and last known item int32[n] after clicks of which no two are in one row; `clicked`
+        int32[n] are rows of the model.
+        """
         records = self.table.records
         starting = rows[fresh]
         if len(starting):
@@ -295,15 +290,16 @@ class Recommender:
         known = np.flatnonzero(clicked != NOTHING_KNOWN)
         if self._model is None or not len(known):
             return states
-        if len(known) == len(rows):
-            states = self._model.step(torch.from_numpy(clicked), states)
-            hidden.store(rows, states)
-            last_item[rows] = clicked
-            return states
-        at, rows, clicked = torch.from_numpy(known), rows[known], clicked[known]
-        states[at] = stepped = self._model.step(torch.from_numpy(clicked), states[at])
+        all_known = len(known) == len(rows)  # nearly always, and then there is nothing to gather
+        at = torch.from_numpy(known)
+        if not all_known:
+            rows, clicked = rows[known], clicked[known]
+        stepped = self._model.step(torch.from_numpy(clicked), states if all_known else states[at])
         hidden.store(rows, stepped)
         last_item[rows] = clicked
+        if all_known:
+            return stepped
+        states[at] = stepped
         return states
 
     def _refresh_stale(self, rows: NDArray[np.int64]) -> None:

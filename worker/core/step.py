@@ -1,8 +1,9 @@
 """One step of the session model: the recurrent cells and the query that is asked of the catalogue.
 
-Training differentiates through these very functions and the worker calls them on its session table, so that
-offline and online cannot drift apart. B sessions, H hidden size, G gates of the cell, D width of what a click
-feeds (H; G·H for a one-hot input), S numbers in a state; all float32.
+The worker calls these functions on its session table and `training.plain` differentiates through them, so
+that offline and online cannot drift apart; what is quicker on a CPU (`training.fused`) or on a GPU
+(`training.gpu_recurrence`) is held against them by tests. B sessions, H hidden size, G gates of the cell, D
+width of what a click feeds (H; G·H for a one-hot input), S numbers in a state; all float32.
 
 The cells are those of `torch.nn`, with x the input and h the hidden state:
 - gru, Cho et al. 2014 (arXiv 1406.1078), reset gate after the product:
