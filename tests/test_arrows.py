@@ -40,7 +40,7 @@ _PURE = {
     "heapq",
     "itertools",
 }
-_PURE |= {"math", "operator", "types", "typing", "numpy", "torch"}
+_PURE |= {"math", "operator", "types", "typing", "numpy", "torch", "numba"}
 
 
 def _house_of(module: str) -> str | None:

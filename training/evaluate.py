@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.compiled import compiled, in_chunks
+from training.chunks import in_chunks
 from training.sessions import UNKNOWN, Sessions
+from worker.core.compiled import compiled
 from worker.core.session_model import SessionModel
 
 MISSED = 0

@@ -7,7 +7,7 @@ click (as from a sort) would take more memory than all that is kept of the click
 import numpy as np
 from numpy.typing import NDArray
 
-from training.compiled import compiled
+from worker.core.compiled import compiled
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]

@@ -18,7 +18,7 @@ from llvmlite.ir import FloatType, IntType  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
-from training.compiled import compiled_with
+from worker.core.compiled import compiled_with
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 

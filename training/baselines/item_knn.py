@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from training.baselines.known_clicks import known_pairs
 from training.baselines.session_index import SessionIndex
-from training.compiled import compiled, in_chunks
+from training.chunks import in_chunks
 from training.evaluate import MISSED, is_target
 from training.sessions import Sessions
+from worker.core.compiled import compiled
 
 DAMPING = 50.0
 """From 0 to 50 recall@20 grew by up to 0.03 on validation slices of three public click logs, hardly after."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.compiled import compiled
 from training.sessions import Sessions
+from worker.core.compiled import compiled
 
 MAX_ITEMS_PER_SESSION = 100
 """Of a longer session only so many different items count, the last ones: pairs grow with the square, and who

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from training.baselines.known_clicks import known_only
 from training.baselines.session_index import SessionIndex
-from training.compiled import compiled, in_chunks
+from training.chunks import in_chunks
 from training.evaluate import MISSED, is_target
 from training.sessions import Sessions
+from worker.core.compiled import compiled
 
 CANDIDATES = 1_000
 NEIGHBOURS = 100

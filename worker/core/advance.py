@@ -356,11 +356,11 @@ class Recommender:
             states, last_items = states[torch.from_numpy(at)], last_items[at]
         queries = self._model.ask(states, torch.from_numpy(last_items))
         scores, items = self._scorer.top_k(queries)
-        recommended[at, : items.shape[1]] = self._numbers[items.numpy()]
+        recommended[at, : items.shape[1]] = self._numbers[items]
         ids = self._model.items
         return [
             Answer([ids[item] for item in best], row, "model")
-            for best, row in zip(items.tolist(), scores.numpy(), strict=True)
+            for best, row in zip(items.tolist(), scores, strict=True)
         ]
 
 

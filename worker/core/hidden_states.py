@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worker.core.compiled import compiled
+
 EXACT_WIDTH = 64
 """Up to here a vector in float32 takes no more memory than one of the usual 128 numbers in 16 bits."""
 
@@ -77,22 +79,14 @@ class HiddenStates:
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """The states of these rows: float32 [n, S]."""
-        exact = self._exact[rows]
-        if not self.layout.rounded_width:
-            return torch.from_numpy(exact)
-        packed = self._packed
-        found = _unpack(_Packed(packed.values[rows], packed.last_bits[rows], packed.scales[rows]))
-        return torch.from_numpy(np.concatenate([found, exact], axis=1) if self.layout.cells else found)
+        states = np.empty((len(rows), self.width), np.float32)
+        _load(*self._packed, self._exact, rows, self.layout.hidden_size, states)
+        return torch.from_numpy(states)
 
     def store(self, rows: NDArray[np.int64], states: Tensor) -> None:
         """Keep these states, float32 [n, S], rounded."""
-        given, first_exact = states.numpy(), self.layout.rounded_width
-        if first_exact:
-            packed = _pack(given[:, :first_exact], self.layout)
-            self._packed.values[rows] = packed.values
-            self._packed.last_bits[rows] = packed.last_bits
-            self._packed.scales[rows] = packed.scales
-        self._exact[rows] = given[:, first_exact:]
+        given = np.ascontiguousarray(states.numpy())
+        _store(*self._packed, self._exact, rows, self.layout.hidden_size, given)
 
     def zero(self, rows: NDArray[np.int64]) -> None:
         """Set the states of these rows to zero."""
@@ -103,48 +97,76 @@ class HiddenStates:
 
 def rounded(states: Tensor, layout: StateLayout) -> Tensor:
     """What `HiddenStates.load` gives after `store` of these states: float32 [n, S]."""
-    first_exact = layout.rounded_width
-    if not first_exact:
+    if not layout.rounded_width:
         return states
-    given = states.numpy()
-    found = _unpack(_pack(given[:, :first_exact], layout))
-    return torch.from_numpy(
-        np.concatenate([found, given[:, first_exact:]], axis=1) if layout.cells else found
-    )
+    rows = np.arange(len(states))
+    kept = HiddenStates(len(states))
+    kept.resize(layout)
+    kept.store(rows, states)
+    return kept.load(rows)
 
 
 class _Packed(NamedTuple):
-    """Hidden vectors of n states as integers, L of them each, b bytes for the last bits of one."""
+    """Hidden vectors of N states as integers, L of them each, b bytes for the last bits of one."""
 
-    values: NDArray[np.int16]  # [n, R], numbers without their last bits
-    last_bits: NDArray[np.uint8]  # [n, L·b]
-    scales: NDArray[np.float32]  # [n, L]
+    values: NDArray[np.int16]  # [N, R], numbers without their last bits
+    last_bits: NDArray[np.uint8]  # [N, L·b], the first of eight in the highest place
+    scales: NDArray[np.float32]  # [N, L]
 
 
 def _packed_bytes(bits: int) -> int:
     return (bits + 7) // 8
 
 
-def _pack(hidden: NDArray[np.float32], layout: StateLayout) -> _Packed:
-    """Hidden vectors [n, R] as integers."""
-    states = len(hidden)
-    each = hidden.reshape(states * layout.layers, layout.hidden_size)
-    scales = np.abs(each).max(axis=1, initial=0.0) / _LARGEST
-    safe = np.where(scales > 0, scales, np.float32(1))
-    whole = np.rint(each / safe[:, None]).astype(np.int32)
-    last_bits = np.packbits((whole & 1).astype(np.uint8), axis=1)
-    return _Packed(
-        (whole >> 1).astype(np.int16).reshape(hidden.shape),
-        last_bits.reshape(states, layout.layers * last_bits.shape[1]),
-        scales.reshape(states, layout.layers),
-    )
+@compiled
+def _store(
+    values: NDArray[np.int16],
+    last_bits: NDArray[np.uint8],
+    scales: NDArray[np.float32],
+    exact: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    size: int,
+    states: NDArray[np.float32],
+) -> None:
+    packed, vectors = values.shape[1], scales.shape[1]
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        exact[row] = states[at, packed:]
+        last_bits[row] = 0
+        for vector in range(vectors):
+            first = vector * size
+            given, kept = states[at, first : first + size], values[row, first : first + size]
+            bits = last_bits[row, vector * ((size + 7) // 8) :]
+            largest = np.float32(0)
+            for number in given:
+                largest = max(largest, abs(number))
+            scale = largest / _LARGEST
+            scales[row, vector] = scale
+            step = scale if scale > 0 else np.float32(1)
+            for place in range(size):
+                whole = np.int32(np.rint(given[place] / step))
+                kept[place] = whole >> 1
+                bits[place >> 3] |= (whole & 1) << (7 - (place & 7))
 
 
-def _unpack(packed: _Packed) -> NDArray[np.float32]:
-    """The hidden vectors [n, R] behind what `_pack` gives."""
-    (states, width), layers = packed.values.shape, packed.scales.shape[1]
-    vectors, size = states * layers, width // layers
-    bits = np.unpackbits(packed.last_bits.reshape(vectors, _packed_bytes(size)), axis=1, count=size)
-    values = packed.values.reshape(vectors, size).astype(np.int32)
-    each = ((values << 1) | bits).astype(np.float32) * packed.scales.reshape(vectors, 1)
-    return each.reshape(states, width)
+@compiled
+def _load(
+    values: NDArray[np.int16],
+    last_bits: NDArray[np.uint8],
+    scales: NDArray[np.float32],
+    exact: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    size: int,
+    states: NDArray[np.float32],
+) -> None:
+    packed, vectors = values.shape[1], scales.shape[1]
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        states[at, packed:] = exact[row]
+        for vector in range(vectors):
+            first, scale = vector * size, scales[row, vector]
+            kept, found = values[row, first : first + size], states[at, first : first + size]
+            bits = last_bits[row, vector * ((size + 7) // 8) :]
+            for place in range(size):
+                bit = (bits[place >> 3] >> (7 - (place & 7))) & 1
+                found[place] = np.float32((np.int32(kept[place]) << 1) | bit) * scale

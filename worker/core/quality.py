@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.recommendation import Source
+from worker.core.compiled import compiled
 from worker.core.item_register import NUMBER_BYTES, UNREGISTERED
 
 NOTHING_PUBLISHED = UNREGISTERED
@@ -63,56 +64,52 @@ class PublishedTable:
             answers: int32[n, k], item numbers that answer each click, best first, NOTHING_PUBLISHED behind.
             by_model: bool[n], whether a model made the answer.
         """
-        before, before_by_model = _unpacked(self._items[rows]), self._by_model[rows] != 0
-        packed = _packed(answers)
-        if len(set(rows.tolist())) == len(rows):
-            self._items[rows], self._by_model[rows] = packed, by_model
-        else:
-            order = np.argsort(rows, kind="stable")
-            follows = rows[order[1:]] == rows[order[:-1]]
-            later, earlier = order[1:][follows], order[:-1][follows]
-            before[later], before_by_model[later] = answers[earlier], by_model[earlier]
-            last = order[np.append(~follows, True)]  # of its row in this batch
-            self._items[rows[last]], self._by_model[rows[last]] = packed[last], by_model[last]
-        judged = counts & ~fresh & (before[:, 0] != NOTHING_PUBLISHED)
-        return _compare(before, before_by_model, judged, clicked)
+        tally = np.zeros((2, 3))
+        _judge(self._items, self._by_model, rows, fresh, counts, clicked, answers, by_model, tally)
+        (popular_judged, popular_hits, popular_ranks), (judged, hits, ranks) = tally.tolist()
+        return Judgement(
+            {"model": int(judged), "popular": int(popular_judged)},
+            {"model": int(hits), "popular": int(popular_hits)},
+            {"model": ranks, "popular": popular_ranks},
+        )
 
 
-def _packed(numbers: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Item numbers int32 [n, k] without their highest byte, which is zero: uint8 [n, NUMBER_BYTES · k]."""
-    count, k = numbers.shape
-    four = numbers.astype("<i4").view(np.uint8).reshape(count, k, 4)
-    return four[:, :, :NUMBER_BYTES].reshape(count, k * NUMBER_BYTES)
-
-
-def _unpacked(packed: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """What `_packed` packed."""
-    count, k = len(packed), packed.shape[1] // NUMBER_BYTES
-    four = np.zeros((count, k, 4), np.uint8)
-    four[:, :, :NUMBER_BYTES] = packed.reshape(count, k, NUMBER_BYTES)
-    return four.view("<i4")[:, :, 0]
-
-
-def _compare(
-    published: NDArray[np.int32],
-    by_model: NDArray[np.bool_],
-    judged: NDArray[np.bool_],
+@compiled
+def _judge(
+    published: NDArray[np.uint8],
+    published_by_model: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    fresh: NDArray[np.bool_],
+    counts: NDArray[np.bool_],
     clicked: NDArray[np.int64],
-) -> Judgement:
-    if not judged.any():
-        return NOTHING_JUDGED
-    matches = published == clicked[:, None]
-    matches &= (judged & (clicked != UNREGISTERED))[:, None]
-    where, places = matches.nonzero()  # of a click at most one: the items of an answer differ
-    of_model = by_model[where]
-    counts, hits = int(np.count_nonzero(judged)), len(where)
-    counts_of_model, hits_of_model = int(np.count_nonzero(judged & by_model)), int(np.count_nonzero(of_model))
-    reciprocal = of_model_reciprocal = 0.0
-    if hits:
-        each = 1.0 / (places + 1)
-        reciprocal, of_model_reciprocal = float(each.sum()), float(each[of_model].sum())
-    return Judgement(
-        {"model": counts_of_model, "popular": counts - counts_of_model},
-        {"model": hits_of_model, "popular": hits - hits_of_model},
-        {"model": of_model_reciprocal, "popular": reciprocal - of_model_reciprocal},
-    )
+    answers: NDArray[np.int32],
+    by_model: NDArray[np.bool_],
+    tally: NDArray[np.float64],
+) -> None:
+    """Click by click, as one session may have several. Adds clicks judged, hits and reciprocal ranks to
+    `tally` [2, 3], those of popular items first.
+    """
+    places = answers.shape[1]
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        shown = published[row]
+        if counts[at] and not fresh[at] and places and _number(shown, 0) != NOTHING_PUBLISHED:
+            source = 1 if published_by_model[row] else 0
+            tally[source, 0] += 1
+            for place in range(places):
+                if clicked[at] == _number(shown, place) and clicked[at] != UNREGISTERED:
+                    tally[source, 1] += 1
+                    tally[source, 2] += 1 / (place + 1)
+        for place in range(places):
+            for byte in range(NUMBER_BYTES):
+                shown[NUMBER_BYTES * place + byte] = (answers[at, place] >> (8 * byte)) & 255
+        published_by_model[row] = by_model[at]
+
+
+@compiled
+def _number(shown: NDArray[np.uint8], place: int) -> int:
+    """The item number at this place of an answer: its bytes without the highest, which is zero."""
+    number = 0
+    for byte in range(NUMBER_BYTES):
+        number += int(shown[NUMBER_BYTES * place + byte]) << (8 * byte)
+    return number

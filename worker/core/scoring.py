@@ -1,7 +1,11 @@
 """Scores of the whole catalogue and the k best, exactly."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from worker.core.compiled import compiled, compiled_with
 
 BUFFER_BYTES = 4 << 20
 """Scores of one block of queries: small enough to stay in cache between product and selection."""
@@ -9,13 +13,8 @@ BUFFER_BYTES = 4 << 20
 MIN_BLOCK = 16
 """Queries in a block at least: below, the product reads the catalogue too often for each query."""
 
-
-GROUP = 16
-"""Items of which only the best counts while the k best groups are sought; measured beside 8, 25 and 40."""
-
-MIN_GROUPS_PER_RESULT = 4
-MIN_GROUPED_SCORES = 40_000
-"""Below either, in a block, one plain selection costs less than seeking the groups first; measured."""
+CHUNK = 16
+"""Scores that are compared at once with the worst of the k best so far; measured beside 32 and 64."""
 
 
 class Scorer:
@@ -32,37 +31,79 @@ class Scorer:
         self._k = min(top_k, items)
         self._block = max(MIN_BLOCK, BUFFER_BYTES // (4 * items))
         self._scores = torch.empty(self._block, items)
-        self._groups = items // GROUP
-        self._has_groups = self._groups >= MIN_GROUPS_PER_RESULT * self._k
-        self._within_group = self._groups * torch.arange(GROUP).unsqueeze(1)
-        self._rest = torch.arange(self._groups * GROUP, items)
 
-    def top_k(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """The best items for each query [B, H]: scores float32 [B, k], descending, and items int64 [B, k]."""
-        if len(queries) <= self._block:
-            return self._top_k_of_block(queries)
-        parts = [self._top_k_of_block(block) for block in torch.split(queries, self._block)]
-        return torch.cat([scores for scores, _ in parts]), torch.cat([items for _, items in parts])
+    def top_k(self, queries: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best items for each query [B, H]: scores float32 [B, k], descending, and items int64 [B, k].
 
-    def _top_k_of_block(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        scores = torch.mm(queries, self._columns, out=self._scores[: len(queries)])
-        if self._has_groups and scores.numel() >= MIN_GROUPED_SCORES:
-            return self._top_k_by_groups(scores)
-        values, indices = scores.topk(self._k)
-        return values, indices
-
-    def _top_k_by_groups(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """The k best of each row [B, V], descending, and where they stand; V of k groups at least.
-
-        A group's best is one pass at memory speed. What is among the k best lies in one of the k groups with
-        the highest best: were its own not among them, each of these would hold one that is no worse. Groups
-        are columns `groups` apart, so that neighbours are compared at once; the rest of V is looked at whole.
+        Of items with equal scores the one in the earlier row comes first.
         """
-        rows, groups = len(scores), self._groups
-        grouped = scores[:, : groups * GROUP].view(rows, GROUP, groups)
-        chosen = grouped.amax(1).topk(self._k, sorted=False).indices
-        candidates = (chosen.unsqueeze(1) + self._within_group).flatten(1)
-        if len(self._rest):
-            candidates = torch.cat([candidates, self._rest.expand(rows, -1)], dim=1)
-        best = scores.gather(1, candidates).topk(self._k)
-        return best.values, candidates.gather(1, best.indices)
+        count = len(queries)
+        scores, items = np.empty((count, self._k), np.float32), np.empty((count, self._k), np.int64)
+        for begin in range(0, count, self._block):
+            end = min(begin + self._block, count)
+            block = torch.mm(queries[begin:end], self._columns, out=self._scores[: end - begin])
+            _select(block.numpy(), scores[begin:end], items[begin:end])
+        return scores, items
+
+
+def _is_any_above(numbers: NDArray[np.float32], least: np.float32) -> bool:
+    highest = np.float32(-np.inf)
+    for number in numbers:
+        highest = max(highest, number)
+    return bool(highest > least)
+
+
+# In vector lanes: the order of comparisons is free, and what is not a number counts as nothing.
+_is_any_above = compiled_with(_is_any_above, fastmath={"nnan", "nsz"})
+
+
+@compiled
+def _select(
+    scores: NDArray[np.float32], best_scores: NDArray[np.float32], best_items: NDArray[np.int64]
+) -> None:
+    """The k best of each row of scores [B, V], k ≤ V, into the other two [B, k].
+
+    While a row is read its part of these two is a heap with the worst of the k best on top; then it is sorted
+    in place, the worst going to the end (Williams 1964, "Algorithm 232: Heapsort").
+    """
+    (rows, items), k = scores.shape, best_scores.shape[1]
+    for row in range(rows):
+        every, best, place = scores[row], best_scores[row], best_items[row]
+        best[:] = -np.inf
+        place[:] = items
+        for item in range(k):
+            _put(best, place, k, every[item], item)
+        for begin in range(k, items, CHUNK):
+            part = every[begin : begin + CHUNK]
+            if _is_any_above(part, best[0]):
+                for at in range(part.shape[0]):
+                    if part[at] > best[0]:
+                        _put(best, place, k, part[at], begin + at)
+        for end in range(k - 1, 0, -1):
+            score, item = best[end], place[end]
+            best[end], place[end] = best[0], place[0]
+            _put(best, place, end, score, item)
+
+
+@compiled
+def _put(
+    best: NDArray[np.float32], place: NDArray[np.int64], size: int, score: np.float32, item: int
+) -> None:
+    """Put a score in place of the top of the heap, the first `size` of these."""
+    hole = 0
+    while True:
+        child = 2 * hole + 1
+        if child >= size:
+            break
+        if child + 1 < size and _is_worse(best[child + 1], place[child + 1], best[child], place[child]):
+            child += 1
+        if not _is_worse(best[child], place[child], score, item):
+            break
+        best[hole], place[hole] = best[child], place[child]
+        hole = child
+    best[hole], place[hole] = score, item
+
+
+@compiled
+def _is_worse(score: np.float32, item: int, than: np.float32, than_item: int) -> bool:
+    return bool(score < than or (score == than and item > than_item))

@@ -1,12 +1,14 @@
 """A model as the worker serves it: tensors checked and laid out once, never changed afterwards."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from schemas.model_artefact import Artefact, Tensors, layer_suffix
 from schemas.model_manifest import CELL_SHAPES, Architecture, Cell, Score
+from worker.core.few_sessions import FEW, FewSessions
 from worker.core.hidden_states import StateLayout
 from worker.core.step import CellWeights, QueryWeights, output, session_query, step, unit_items
 
@@ -56,11 +58,19 @@ class SessionModel:
 
     def step(self, clicked: Tensor, states: Tensor) -> Tensor:
         """States [B, S] after clicks on these rows of the embedding, int64 or int32 [B]."""
+        if len(clicked) <= FEW and self._few is not None:
+            return self._few.step(clicked, states)
         return step(self.cell, self.layers, self.embedding[clicked], states)
 
     def ask(self, states: Tensor, clicked: Tensor) -> Tensor:
         """Queries [B, H] of sessions with these states [B, S], whose last clicks were on these rows [B]."""
+        if len(clicked) <= FEW and self._few is not None:
+            return self._few.ask(states, clicked)
         return session_query(self.query, output(self.layers, states), self.embedding[clicked], self.score)
+
+    @cached_property
+    def _few(self) -> FewSessions | None:
+        return FewSessions.of(self.cell, self.layers, self.query, self.embedding, self.score)
 
 
 def session_model(artefact: Artefact) -> SessionModel:

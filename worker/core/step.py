@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from schemas.model_manifest import CELL_SHAPES, Cell, Score
 
-_TINY = 1e-24
+TINY = 1e-24
 """Square of the length below which a query is not stretched to unit length: nothing can be asked with it."""
 
 
@@ -126,7 +126,7 @@ def session_query(query: QueryWeights, h: Tensor, x: Tensor, score: Score = "cos
         asked = torch.addmm(asked, x, query.query_item.t())
     if score == "dot":
         return asked
-    return asked * asked.square().sum(dim=1, keepdim=True).clamp_min(_TINY).rsqrt()
+    return asked * asked.square().sum(dim=1, keepdim=True).clamp_min(TINY).rsqrt()
 
 
 def item_vectors(embedding: Tensor, score: Score = "cosine") -> Tensor:

@@ -21,6 +21,7 @@ from worker.core.item_register import ItemRegister
 from worker.core.popularity import PopularItems
 from worker.core.session_model import SessionModel
 from worker.core.session_table import SessionTable
+from worker.core.warm_up import warm_up
 from worker.shell.access_rights import acl_hint
 from worker.shell.changelog import ChangelogReader
 from worker.shell.dead_letters import DeadLetters
@@ -78,6 +79,7 @@ def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topic
     torch.set_num_threads(settings.torch_threads)
     exactly_once = settings.processing_guarantee == "exactly_once"
     check_start(client_config, topics, settings.group_id, exactly_once)
+    _compile()
     stop = StopSignals()
     worker = Worker(settings, client_config, topics, stop)
     stop.watch(ENDS_WITHIN_S)
@@ -361,6 +363,13 @@ class Worker:
                 "model_version": self._recommender.model_version,
             },
         )
+
+
+def _compile() -> None:
+    log.info("compiling", then="kept for the next start")
+    started_s = time.monotonic()
+    warm_up()
+    log.info("compiled", seconds=round(time.monotonic() - started_s, 1))
 
 
 def _recommender(settings: WorkerSettings) -> Recommender:

@@ -1,31 +1,9 @@
-"""Loops over arrays, compiled when they are first called and kept on disk; and threads to run them.
-
-What is compiled holds no lock of Python's, so threads of one process run it side by side.
-"""
+"""Threads for work that is done piece by piece and lets go of Python's lock, as compiled loops do."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, TypeVar, cast
 
-import numba
 import torch
-
-Function = TypeVar("Function", bound=Callable[..., object])
-
-
-def compiled(function: Function) -> Function:
-    """Compile a function of arrays and numbers; without fast-math, so that NaN and order of sums stay."""
-    return compiled_with(function)
-
-
-def compiled_with(function: Function, **options: object) -> Function:
-    """As `compiled`, with these options of numba's."""
-    njit: Any = numba.njit
-    try:
-        made = njit(nogil=True, cache=True, **options)(function)
-    except RuntimeError:  # no folder that the compiled code could be kept in: a read-only installation
-        made = njit(nogil=True, **options)(function)
-    return cast(Function, made)
 
 
 def in_chunks(

@@ -7,9 +7,9 @@ NOWHERE = """
 import numba.core.caching as caching
 
 caching.CompileResultCacheImpl._locator_classes = []  # as where package, home and cache folders are read-only
-import training.train, training.fused, training.kernels_rows
+import training.train, training.fused, training.kernels_rows, worker.core.advance
 from training.kernels import exp
-from training.compiled import compiled
+from worker.core.compiled import compiled
 
 assert abs(exp(0.5) - 1.6487) < 1e-4
 assert compiled(lambda number: number + 1)(1) == 2
