@@ -79,6 +79,13 @@ def test_a_buffer_is_one_memory_for_both_and_is_used_again() -> None:
     assert not work.low("a", 4, 4).array.any()
 
 
+@pytest.mark.parametrize("rows", [1, 7, 3_000, 100_000])
+def test_a_buffer_begins_with_a_cache_line(rows: int) -> None:
+    work = Workspace(torch.bfloat16)
+    assert work.low("a", rows, 128).tensor.data_ptr() % 64 == 0
+    assert work.floats("b", rows, 128).array.ctypes.data % 64 == 0
+
+
 def test_precision_asked_for_is_taken() -> None:
     assert low_precision(TrainSettings(precision="float32")) == torch.float32
     assert low_precision(TrainSettings(precision="bfloat16")) == torch.bfloat16
