@@ -19,10 +19,11 @@ from schemas.recommendation import decode_recommendation
 from tests.bench.workload import clicks
 from tests.support.worker_process import WorkerProcess, prefixed_topics
 
-WARM_UP_S = 60
+WARM_UP_S = 120
 """Left out: a broker that just started compiles its own code for so long, on the cores that all share.
 
-After 15 s its compiler still took half a core; p99 at least once was 78 ms then, and 23 ms after a minute.
+p50 / p99 of each 20 s of one run, exactly once: 11.6 / 51 ms after 40 s, 13.6 / 54 after 60, 13.0 / 48 after
+100, then 10.1 to 11.7 / 44 to 50; at least once 3.1 / 23, 3.0 / 17, 2.8 / 12, then 2.7 to 3.5 / 10 to 15.
 """
 
 
