@@ -15,7 +15,9 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["deploy.cli", "deploy.commands.worker", "worker.shell.run"])
+_FORKS.set_forkserver_preload(
+    ["deploy.cli", "deploy.commands.worker", "worker.shell.run", "tests.support.warm_core"]
+)
 
 
 class WarmProcess:
