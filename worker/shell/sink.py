@@ -245,7 +245,7 @@ class AtLeastOnceSink:
         """After brokers were away an idempotent producer may wait for ever for what it needs to go on."""
         now_s, waiting = time.monotonic(), len(self._producer)
         delivered = self._sent - waiting
-        if not waiting or delivered != self._delivered:
+        if not waiting or delivered > self._delivered:  # `waiting` has the client's own events in it, too
             self._delivered, self._delivered_at_s = delivered, now_s
         elif now_s - self._delivered_at_s > STALLED_S:
             if do_brokers_answer(self._client_config, self._source_topic):
