@@ -78,6 +78,20 @@ def test_sigterm_in_the_middle_of_a_backlog(
     assert_rest_is_answered(bootstrap, topic_prefix, topics, clicks, model)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_worker_has_started(
+    bootstrap: str, topic_prefix: str, topics: TopicNames, tmp_path: Path, number: int
+) -> None:
+    """The cache of compiled code is empty, so it is busy for some seconds."""
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    with WorkerProcess(bootstrap, topic_prefix, environment=environment) as worker:
+        worker.wait_for_log('"compiling"')
+        worker.process.send_signal(number)
+        assert worker.process.wait(ENDS_WITHIN_S) == 0
+        assert '"before":"it had started"' in worker.log()
+        assert '"compiled"' not in worker.log(), "too late to say anything"
+
+
 def test_sigterm_while_sessions_are_restored(bootstrap: str, topic_prefix: str, topics: TopicNames) -> None:
     """The changelog is large, and what is read ahead of the worker waits in a full queue."""
     write_ballast(bootstrap, topics.session_histories)

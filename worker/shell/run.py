@@ -74,15 +74,16 @@ def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topic
         WorkerFailure: it cannot start, or cannot go on; the message says what to do.
     """
     configure_logging()
+    stop = StopSignals()
+    stop.watch()
     # Else each counter has a second series, which no query asks for.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     torch.set_num_threads(settings.torch_threads)
     exactly_once = settings.processing_guarantee == "exactly_once"
     check_start(client_config, topics, settings.group_id, exactly_once)
     _compile()
-    stop = StopSignals()
     worker = Worker(settings, client_config, topics, stop)
-    stop.watch(ENDS_WITHIN_S)
+    stop.give_time(ENDS_WITHIN_S)
     worker.serve()
     if worker.left_things_behind:  # their clients would hold up the interpreter's end, beyond any watch
         os._exit(0)

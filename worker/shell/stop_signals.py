@@ -32,27 +32,34 @@ class StopSignals:
     def __init__(self) -> None:
         self.number: int | None = None
         self.at_s = math.inf
+        self._grace_s: float | None = None
 
-    def watch(self, ends_within_s: float) -> None:
-        """Begin to listen; called by the main thread.
-
-        Args:
-            ends_within_s: so long after the first signal the process is ended with exit code 0 if it still
-                runs. A second signal ends it at once, with 128 + its number.
-        """
+    def watch(self) -> None:
+        """Begin to listen; called by the main thread. For now a signal ends the process at once, with 0."""
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _noted_elsewhere)
-        arguments = (reading, ends_within_s)
-        threading.Thread(target=self._listen, args=arguments, name="signals", daemon=True).start()
+        threading.Thread(target=self._listen, args=(reading,), name="signals", daemon=True).start()
 
-    def _listen(self, reading: int, ends_within_s: float) -> None:
+    def give_time(self, grace_s: float) -> None:
+        """From now on there are clients to take leave of, and the main thread does so when it sees `number`.
+
+        Args:
+            grace_s: so long after the first signal the process is ended with exit code 0 if it still runs.
+                A second signal ends it at once, with 128 + its number.
+        """
+        self._grace_s = grace_s
+
+    def _listen(self, reading: int) -> None:
         number = os.read(reading, 1)[0]
         self.at_s = time.monotonic()
         self.number = number
-        if select.select([reading], [], [], ends_within_s)[0]:
+        if self._grace_s is None:
+            log.info("stopped", signal=signal.Signals(number).name, before="it had started")
+            os._exit(0)
+        if select.select([reading], [], [], self._grace_s)[0]:
             os._exit(128 + os.read(reading, 1)[0])
         log.warning("left_without_goodbye", reason="brokers did not answer", then="read again")
         os._exit(0)
