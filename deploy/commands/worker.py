@@ -7,7 +7,9 @@ from cyclopts import Parameter
 
 from deploy.commands.print_config import print_config as show_config
 from deploy.settings import Connection
+from worker.shell.log import configure_logging
 from worker.shell.settings import WorkerSettings
+from worker.shell.stop_signals import StopSignals
 
 _WORKER = WorkerSettings()
 _CONNECTION = Connection()
@@ -35,6 +37,9 @@ def worker(
     if print_config:
         show_config(asdict(connection) | asdict(settings))
         return 0
+    configure_logging()
+    stop = StopSignals()
+    stop.watch()  # before torch and all that is imported, which takes seconds
     from worker.shell.run import run_worker
 
-    return run_worker(settings, connection.client_config(), connection.topics())
+    return run_worker(settings, connection.client_config(), connection.topics(), stop)

@@ -1,5 +1,7 @@
 """The sinks, with brokers that do not answer."""
 
+import time
+
 import pytest
 
 from worker.shell import sink as sink_module
@@ -68,6 +70,36 @@ def test_outputs_that_nobody_takes_though_brokers_answer(
             sink.committable()
     else:
         assert sink.committable() == {}
+
+
+class Producer:
+    """As many outputs wait in it as its length says, now and then one event of its own more."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+    def __len__(self) -> int:
+        return self.waiting
+
+    def poll(self, _: float) -> int:
+        return 0
+
+
+def test_events_of_the_client_are_no_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come and go in the length of its queue while its outputs hang."""
+    now_s = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    sink = at_least_once(NOBODY)
+    sink.send("outputs", 0, "s", b"value", [])
+    producer = Producer()
+    monkeypatch.setattr(sink, "_producer", producer)
+    monkeypatch.setattr(sink_module, "do_brokers_answer", lambda *_: True)
+    with pytest.raises(MustRestart, match="though brokers answer"):  # noqa: PT012
+        for turn in range(20):
+            producer.waiting = 1 + turn % 2
+            sink.committable()
+            now_s += sink_module.STALLED_S / 10
+    assert turn > 10
 
 
 def test_brokers_that_are_not_there_do_not_answer() -> None:

@@ -164,7 +164,7 @@ class Recommender:
         numbers = self._numbers_of(batch.item_ids, kinds)
         known = np.array([rows, kinds, watermarks])  # int64 [3, n], converted and gathered at once
         if len(answered) < len(rows):
-            known, numbers = known[:, answered], numbers[answered]
+            known, numbers = known.take(answered, axis=1), numbers[answered]  # rows in one piece, as compiled
         answers, judgement = self._answer_clicks(known[0], known[1], known[2], numbers)
         found: list[Answer | None] = [None] * len(rows)
         for at, answer in zip(answered, answers, strict=True):

@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int32] | NDArray[np.int64]
 
 FEW = 8
-"""Up to here these passes are quicker than torch's products, by half for two sessions; measured, 1 to 32."""
+"""Up to here step and query together are quicker than torch's products; measured, 1 to 32 sessions."""
 
 ONE = np.float32(1)
 IN_LANES = {"reassoc", "contract"}

@@ -54,7 +54,7 @@ def _is_any_above(numbers: NDArray[np.float32], least: np.float32) -> bool:
     return bool(highest > least)
 
 
-# In vector lanes: the order of comparisons is free, and what is not a number counts as nothing.
+# In vector lanes. All scores are numbers: weights that are not, or that are beyond bounds, are no artefact.
 _is_any_above = compiled_with(_is_any_above, fastmath={"reassoc", "nnan", "nsz"})
 
 

@@ -16,7 +16,7 @@ SIZE = 2
 def warm_up() -> None:
     """Advance two sessions of a tiny table by a click each, and re-encode them for another model.
 
-    Some ten seconds the first time after an installation, a fraction of a second when the code lies on disk.
+    Some seconds the first time after an installation, less than one when the code lies on disk.
     """
     table = SessionTable(4, history_length=2, idle_timeout_ms=1, duplicate_window=1, top_k=1)
     recommender = Recommender(table, ItemRegister(4), PopularItems(1, half_life_ms=1), top_k=1)

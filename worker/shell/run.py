@@ -29,7 +29,7 @@ from worker.shell.failures import BatchAborted, MustRestart, OutputLost, StopReq
 from worker.shell.gauges import Gauges
 from worker.shell.handler import Handler
 from worker.shell.http import Probe, StatusServer
-from worker.shell.log import TroubleLog, configure_logging, tell_all_suppressed
+from worker.shell.log import TroubleLog, tell_all_suppressed
 from worker.shell.metrics import WorkerMetrics
 from worker.shell.restore_bar import RestoreBar
 from worker.shell.restoring import PartitionRestorer
@@ -67,15 +67,20 @@ RESTORE_WAIT_S = 0.01
 """How long a turn waits for the changelog, where no partition is served that would be kept waiting."""
 
 
-def run_worker(settings: WorkerSettings, client_config: Mapping[str, str], topics: TopicNames) -> int:
+def run_worker(
+    settings: WorkerSettings, client_config: Mapping[str, str], topics: TopicNames, stop: StopSignals
+) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code 0.
+
+    Args:
+        settings: what and how.
+        client_config: librdkafka settings.
+        topics: the five topic names.
+        stop: is watching already.
 
     Raises:
         WorkerFailure: it cannot start, or cannot go on; the message says what to do.
     """
-    configure_logging()
-    stop = StopSignals()
-    stop.watch()
     # Else each counter has a second series, which no query asks for.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     torch.set_num_threads(settings.torch_threads)
@@ -367,7 +372,7 @@ class Worker:
 
 
 def _compile() -> None:
-    log.info("compiling", then="kept for the next start")
+    log.info("compiling", unless="it was kept from an earlier start")
     started_s = time.monotonic()
     warm_up()
     log.info("compiled", seconds=round(time.monotonic() - started_s, 1))
