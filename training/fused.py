@@ -103,6 +103,7 @@ class FusedStep:
                     begin,
                     end,
                     shared.items.array,
+                    shared.items_turned.array,
                 )
                 for begin, end in _halves(dealt.draw.candidates, self._parts)
             ]
@@ -133,6 +134,7 @@ class FusedStep:
         return Shared(
             dealt,
             items=work.low("items", candidates, padded_size),
+            items_turned=work.low("items_turned", padded_size, candidates),
             offset=offsets(dealt.draw.log_chance, self._temperature),
             items_gradient=work.low("items_gradient", parts, candidates, padded_size),
             inputs_gradient=work.floats("inputs_gradient", transitions, size),

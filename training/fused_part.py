@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.deal import Dealt, Part
 from training.kernels_cell import gates_backward, gates_forward
-from training.kernels_loss import ask, query_gradient, softmax_rows
+from training.kernels_loss import ask, cross_entropy, exponentials, query_gradient
 from training.kernels_rows import gather_inputs
 from training.workspace import Buffer, Workspace
 
@@ -45,6 +45,7 @@ class Shared:
 
     dealt: Dealt
     items: Buffer  # low [C padded, H padded], unit vectors of the candidates
+    items_turned: Buffer  # the same as [H padded, C padded]
     offset: NDArray[np.float32]  # [C], see `kernels_loss.offsets`
     items_gradient: Buffer  # low [parts, C padded, H padded], without what positives got
     inputs_gradient: Buffer  # [N, H]
@@ -158,7 +159,8 @@ class PartWorker:
         stretch, positive_score = work.floats("stretch", count), work.floats("positive_score", count)
         positive, share = work.floats("positive", count, size), work.floats("share", count)
         low_query, scaled = work.low("low_query", rows, width), work.low("scaled", rows, width)
-        block, mixed = work.low("block", rows, candidates), work.low("mixed", rows, width)
+        block, mixed_turned = work.low("block", candidates, rows), work.low("mixed_turned", width, rows)
+        mixed, total = work.low("mixed", rows, width), work.floats("total", rows)
         query, pull = shared.query.array[mine], shared.pull.array[mine]
 
         torch.mm(states, self._model.query_hidden.t(), out=asked.tensor)
@@ -174,11 +176,11 @@ class PartWorker:
             positive.array,
             positive_score.array,
         )
-        torch.mm(low_query.tensor, shared.items.tensor.t(), out=block.tensor)
-        shared.loss.array[place] = softmax_rows(
-            block.array,
-            shared.offset,
-            dealt.columns[mine],
+        # A row for each candidate, not for each query: of the three products none turns the block then.
+        torch.mm(shared.items.tensor, low_query.tensor.t(), out=block.tensor)
+        exponentials(block.array, shared.offset, dealt.columns[mine], total.array)
+        shared.loss.array[place] = cross_entropy(
+            total.array,
             positive_score.array,
             dealt.weights[mine],
             temperature,
@@ -187,8 +189,9 @@ class PartWorker:
             share.array,
             scaled.array,
         )
-        torch.mm(block.tensor, shared.items.tensor, out=mixed.tensor)
-        torch.mm(block.tensor.t(), scaled.tensor, out=shared.items_gradient.tensor[place])
+        torch.mm(shared.items_turned.tensor, block.tensor, out=mixed_turned.tensor)
+        mixed.tensor.copy_(mixed_turned.tensor.t())
+        torch.mm(block.tensor, scaled.tensor, out=shared.items_gradient.tensor[place])
         gradient = work.floats("asked_gradient", count, size)
         query_gradient(
             mixed.array,

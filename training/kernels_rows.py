@@ -36,10 +36,12 @@ def gather_inputs(
     scale = np.float32(1.0 / (1.0 - probability))
     low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
     for i in range(len(rows)):
+        first, row, kept, out = np.uint32(i * size), embedding[rows[i]], keep[i], x[i]
         for j in range(size):
-            bits = mixed(np.uint32(mixed(np.uint32(np.uint32(i * size + j) ^ low)) + high))
-            keep[i, j] = scale if bits >= below else np.float32(0)
-            x[i, j] = embedding[rows[i], j] * keep[i, j]
+            bits = mixed(np.uint32(mixed(np.uint32(np.uint32(first + np.uint32(j)) ^ low)) + high))
+            share = scale if bits >= below else np.float32(0)
+            kept[j] = share
+            out[j] = row[j] * share
 
 
 @kernel
@@ -139,7 +141,7 @@ def update_rows(
         begin, end: which of the touched rows.
         items_gradient: [parts, C or more, H or more], gradient of the unit vectors.
         target_starts, target_order: transitions that have this row as their positive, see `group`.
-        pull, query: [N] and [N, H], see `kernels_loss.softmax_rows`.
+        pull, query: [N] and [N, H], see `kernels_loss.cross_entropy`.
         input_starts, input_order: transitions that have this row as their input.
         inputs_gradient: [N, H], gradient of the inputs.
         kind, constants: see `step_row`.

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from schemas.model_artefact import layer_suffix
 from schemas.model_manifest import CELL_SHAPES, Architecture, Cell
 from training.gpu_recurrence import states_at_once
+from training.memory import in_huge_pages
 from worker.core.step import RECURRENCE, CellWeights, QueryWeights, input_gates
 
 FORGET_BIAS = 1.0
@@ -136,7 +137,7 @@ def copy_of(network: Network, device: str = "cpu") -> Network:
 
     layers = tuple(CellWeights._make(map(copied, cell)) for cell in network.layers)
     query, output_embedding = QueryWeights._make(map(copied, network.query)), copied(network.output_embedding)
-    embedding = network.embedding.detach().clone().to(device)
+    embedding = in_huge_pages(network.embedding).to(device)
     copy = Network(network.architecture, embedding, layers, query, output_embedding)
     for parameter in copy.dense:
         parameter.requires_grad_()

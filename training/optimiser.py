@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.kernels_rows import ADAGRAD, ADAM
+from training.memory import zeros
 from training.settings import TrainSettings
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -37,8 +38,7 @@ class Optimiser(ABC):
 
     def __init__(self, parameter: Tensor) -> None:
         self.parameter = parameter.detach()
-        self.first = torch.zeros_like(self.parameter)
-        self.second = torch.zeros_like(self.parameter)
+        self.first, self.second = _zeros_like(self.parameter), _zeros_like(self.parameter)
         self.steps = 0
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -143,6 +143,10 @@ class Adagrad(Optimiser):
         second.addcmul_(gradient, gradient)
         first.mul_(momentum).addcdiv_(gradient, second.sqrt().add_(epsilon), value=-rate)
         return first
+
+
+def _zeros_like(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.is_cuda else zeros(*parameter.shape)
 
 
 def new_optimiser(settings: TrainSettings, parameter: Tensor) -> Optimiser:

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.memory import zeros
+
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
@@ -27,7 +29,7 @@ class Workspace:
     def __init__(self, low: torch.dtype = torch.float32) -> None:
         """`low` is the kind of those buffers that go into products of that precision."""
         self._low = low
-        self._flat: dict[str, NDArray[Any]] = {}
+        self._flat: dict[str, Tensor] = {}
 
     def floats(self, name: str, *shape: int) -> Buffer:
         """A float32 buffer."""
@@ -41,17 +43,9 @@ class Workspace:
         size = math.prod(shape)
         flat = self._flat.get(name)
         if flat is None or len(flat) < size:
-            flat = _zeros(size, kind)
+            flat = zeros(size, dtype=torch.int16 if kind == torch.bfloat16 else kind)
             self._flat[name] = flat
-        array = flat[:size].reshape(shape)
-        tensor = torch.from_numpy(array)
-        return Buffer(array, tensor.view(kind) if kind != torch.float32 else tensor)
-
-
-def _zeros(size: int, kind: torch.dtype) -> NDArray[Any]:
-    """Memory of torch's, which begins with a cache line. numpy's does not, and then each tile that a product
-    of bfloat16 writes lies across two lines: it took up to twice the time.
-    """
-    if kind == torch.bfloat16:
-        return torch.zeros(size, dtype=torch.int16).numpy().view(np.uint16)
-    return torch.zeros(size).numpy()
+        values = flat[:size].view(shape)
+        if kind == torch.bfloat16:
+            return Buffer(values.numpy().view(np.uint16), values.view(kind))
+        return Buffer(values.numpy(), values)
