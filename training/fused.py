@@ -34,6 +34,7 @@ from training.kernels_loss import offsets, unit_rows
 from training.kernels_rows import step_rows, update_rows
 from training.network import Network, new_network
 from training.optimiser import Optimiser, new_optimiser
+from training.precision import products_in
 from training.settings import TrainSettings, architecture_for
 from training.workspace import Workspace
 
@@ -82,7 +83,7 @@ class FusedStep:
         self._embedding_optimiser, self._dense_optimisers = embedding_optimiser, dense_optimisers
         self._temperature = network.architecture.temperature
         self._parts = max(MIN_PARTS, settings.threads)
-        self._padded = low == torch.bfloat16
+        self._low, self._padded = low, low == torch.bfloat16
         self._workspace = Workspace(low)
         self._workers = [PartWorker(self._model, self._temperature, dropout, low) for _ in range(self._parts)]
         self._crew = Crew(min(settings.threads, self._parts))
@@ -109,7 +110,8 @@ class FusedStep:
             ]
         )
         workers = self._workers[: len(dealt.parts)]
-        self._crew.run([partial(worker.learn, shared, place) for place, worker in enumerate(workers)])
+        with products_in(self._low):
+            self._crew.run([partial(worker.learn, shared, place) for place, worker in enumerate(workers)])
         self._update(shared, [worker.gradients for worker in workers], learning_rate)
         return float(shared.loss.array.sum())
 

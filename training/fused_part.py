@@ -67,28 +67,31 @@ class PartWorker:
     def learn(self, shared: Shared, place: int) -> None:
         """Find the gradients of this part: rows in `shared`, the rest in `gradients`."""
         part = shared.dealt.parts[place]
-        x, keep = self._inputs(shared.dealt, part, place)  # [n, H]
+        x, keep = self._inputs(shared.dealt, part, place)
         gates, from_state, before, states = self._forward(part, x)
-        asked_gradient = self._loss(shared, place, x, states)  # [n, H]
-        query_hidden, query_item = self._model.query_hidden, self._model.query_item
-        torch.mm(asked_gradient.t(), states, out=self.gradients[4])
-        torch.mm(asked_gradient.t(), x, out=self.gradients[5])
+        asked_gradient = self._loss(shared, place, x, states)
+        model, gradients, mine = self._model, self.gradients, slice(part.begin, part.end)
+        torch.mm(asked_gradient.t(), states, out=gradients[4])
+        torch.mm(asked_gradient.t(), x, out=gradients[5])
         states_gradient = self._work.floats("states_gradient", *x.shape)
-        torch.mm(asked_gradient, query_hidden, out=states_gradient.tensor)
-        x_gradient = shared.inputs_gradient.tensor[part.begin : part.end]
-        torch.mm(asked_gradient, query_item, out=x_gradient)
+        torch.mm(asked_gradient, model.query_hidden, out=states_gradient.tensor)
         self._backward(part, gates, from_state, before, states_gradient)
-        first = part.active[0]  # nothing comes from the state before a first click, but for its bias
-        torch.mm(gates.tensor.t(), x, out=self.gradients[0])
-        torch.mm(from_state.tensor[first:].t(), before.tensor[first:], out=self.gradients[1])
-        torch.sum(gates.tensor, 0, out=self.gradients[2])
-        torch.sum(from_state.tensor, 0, out=self.gradients[3])
-        x_gradient.addmm_(gates.tensor, self._model.w_ih).mul_(keep)
+        torch.mm(gates.tensor.t(), x, out=gradients[0])
+        torch.mm(from_state.tensor[: len(x)].t(), before.tensor[: len(x)], out=gradients[1])
+        torch.sum(gates.tensor[: len(keep)], 0, out=gradients[2])
+        torch.sum(from_state.tensor[: len(keep)], 0, out=gradients[3])
+        x_gradient = self._work.floats("x_gradient", *x.shape).tensor
+        torch.mm(asked_gradient, model.query_item, out=x_gradient).addmm_(gates.tensor, model.w_ih)
+        torch.mul(x_gradient[: len(keep)], keep, out=shared.inputs_gradient.tensor[mine])
+
+    def _padded_rows(self, rows: int) -> int:
+        return round_up(rows, ROWS_PAD) if self._padded else rows
 
     def _inputs(self, dealt: Dealt, part: Part, place: int) -> tuple[Tensor, Tensor]:
-        """What is clicked, with entries dropped, and what it was multiplied with; both [n, H]."""
-        shape = part.end - part.begin, self._model.embedding.shape[1]
-        x, keep = self._work.floats("x", *shape), self._work.floats("keep", *shape)
+        """What is clicked, with entries dropped [n padded, H], and what it was multiplied with [n, H]."""
+        count, size = part.end - part.begin, self._model.embedding.shape[1]
+        x = self._work.floats("x", self._padded_rows(count), size)
+        keep = self._work.floats("keep", count, size)
         rows = dealt.inputs[part.begin : part.end]
         # Far apart: neighbouring seeds throw the same coins in another order.
         embedding, seed = self._model.embedding.numpy(), (dealt.draw.seed + place * APART) % (1 << 63)
@@ -96,36 +99,47 @@ class PartWorker:
         return x.tensor, keep.tensor
 
     def _forward(self, part: Part, x: Tensor) -> tuple[Buffer, Buffer, Buffer, Tensor]:
-        """Gates (r, z, n) [n, 3H], W_hh·h + b_hh [n, 3H], states before and after each click [n, H]."""
-        count, size = x.shape
-        model, work = self._model, self._work
-        gates = work.floats("gates", count, GATES * size)
-        from_state = work.floats("from_state", count, GATES * size)
-        before, states = work.floats("before", count, size), work.floats("states", count, size)
-        torch.addmm(model.b_ih, x, model.w_ih.t(), out=gates.tensor)
+        """Gates (r, z, n), what comes from the state, states before and after each click.
+
+        These are [n padded, 3H or H]. The second and third have `ROWS_PAD` rows more: the product of a time
+        step writes more rows than it has sessions, and the next step writes over them.
+        """
+        rows, size = x.shape
+        model, work, count = self._model, self._work, part.end - part.begin
+        gates, states = work.floats("gates", rows, GATES * size), work.floats("states", rows, size)
+        from_state = work.floats("from_state", rows + ROWS_PAD, GATES * size)
+        before = work.floats("before", rows + ROWS_PAD, size)
+        torch.mm(x, model.w_ih.t(), out=gates.tensor)
+        b_ih, b_hh = model.b_ih.numpy(), model.b_hh.numpy()
         w_hh, begin, came_from = model.w_hh.t(), 0, 0
         for step, sessions in enumerate(part.active):
             end = begin + sessions
             if step == 0:
                 before.array[:end] = 0
-                from_state.tensor[:end] = model.b_hh
+                from_state.array[:end] = 0
             else:
                 before.array[begin:end] = states.array[came_from : came_from + sessions]
-                torch.addmm(model.b_hh, before.tensor[begin:end], w_hh, out=from_state.tensor[begin:end])
+                more = slice(begin, begin + self._padded_rows(sessions))
+                torch.mm(before.tensor[more], w_hh, out=from_state.tensor[more])
             gates_forward(
                 gates.array[begin:end],
                 from_state.array[begin:end],
+                b_ih,
+                b_hh,
                 before.array[begin:end],
                 states.array[begin:end],
             )
             begin, came_from = end, begin
+        before.array[count:] = 0
         return gates, from_state, before, states.tensor
 
     def _backward(
         self, part: Part, gates: Buffer, from_state: Buffer, before: Buffer, states_gradient: Buffer
     ) -> None:
         """Back through time; `gates` and `from_state` become their gradients."""
-        nowhere = self._work.floats("nowhere", part.active[0], before.array.shape[1]).array
+        most = self._padded_rows(part.active[0])
+        nowhere = self._work.floats("nowhere", most, before.array.shape[1]).array
+        through_state = self._work.floats("through_state", most, before.array.shape[1]).tensor
         end = part.end - part.begin
         for step in range(len(part.active) - 1, -1, -1):
             sessions = part.active[step]
@@ -139,12 +153,13 @@ class PartWorker:
                 states_gradient.array[came_from : came_from + sessions] if step else nowhere,
             )
             if step:
-                earlier = states_gradient.tensor[came_from : came_from + sessions]
-                earlier.addmm_(from_state.tensor[begin:end], self._model.w_hh)
+                rows = self._padded_rows(sessions)
+                torch.mm(from_state.tensor[begin : begin + rows], self._model.w_hh, out=through_state[:rows])
+                states_gradient.tensor[came_from : came_from + sessions] += through_state[:sessions]
             end = begin
 
     def _loss(self, shared: Shared, place: int, x: Tensor, states: Tensor) -> Tensor:
-        """Loss and gradient of the scores; returns ∂loss/∂(A·h + B·e_last) [n, H]."""
+        """Loss and gradient of the scores; returns ∂loss/∂(A·h + B·e_last) [n padded, H], zero below."""
         dealt, part, work, temperature = (
             shared.dealt,
             shared.dealt.parts[place],
@@ -152,10 +167,9 @@ class PartWorker:
             self._temperature,
         )
         mine = slice(part.begin, part.end)
-        count, size = x.shape
-        rows = round_up(count, ROWS_PAD) if self._padded else count
+        (rows, size), count = x.shape, part.end - part.begin
         candidates, width = shared.items.array.shape
-        asked = work.floats("asked", count, size)
+        asked = work.floats("asked", rows, size)
         stretch, positive_score = work.floats("stretch", count), work.floats("positive_score", count)
         positive, share = work.floats("positive", count, size), work.floats("share", count)
         low_query, scaled = work.low("low_query", rows, width), work.low("scaled", rows, width)
@@ -166,7 +180,7 @@ class PartWorker:
         torch.mm(states, self._model.query_hidden.t(), out=asked.tensor)
         asked.tensor.addmm_(x, self._model.query_item.t())
         ask(
-            asked.array,
+            asked.array[:count],
             temperature,
             self._model.embedding.numpy(),
             dealt.targets[mine],
@@ -192,7 +206,7 @@ class PartWorker:
         torch.mm(shared.items_turned.tensor, block.tensor, out=mixed_turned.tensor)
         mixed.tensor.copy_(mixed_turned.tensor.t())
         torch.mm(block.tensor, scaled.tensor, out=shared.items_gradient.tensor[place])
-        gradient = work.floats("asked_gradient", count, size)
+        gradient = work.floats("asked_gradient", rows, size)
         query_gradient(
             mixed.array,
             share.array,

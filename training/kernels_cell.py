@@ -15,25 +15,30 @@ Floats = NDArray[np.float32]
 
 
 @kernel
-def gates_forward(gates: Floats, from_state: Floats, before: Floats, after: Floats) -> None:
-    """One step; `gates` are overwritten with the activations r, z, n, which the gradient needs.
+def gates_forward(
+    gates: Floats, from_state: Floats, b_ih: Floats, b_hh: Floats, before: Floats, after: Floats
+) -> None:
+    """One step; what the gradient needs is left in `gates` and `from_state`.
 
     Args:
-        gates: [b, 3H], the part from the input.
-        from_state: [b, 3H], W_hh·h + b_hh.
+        gates: [b, 3H]; W_ih·x in, the activations r, z, n out.
+        from_state: [b, 3H]; W_hh·h in. Out, in the last third, with b_hh.
+        b_ih, b_hh: [3H].
         before: [b, H], the states h.
         after: [b, H], out.
     """
     use_wide_vectors()
     count, size = after.shape
+    new_b_ih, new_b_hh = b_ih[2 * size :], b_hh[2 * size :]
     for i in range(count):
         reset_and_update, both_from_state = gates[i, : 2 * size], from_state[i, : 2 * size]
         for j in range(2 * size):
-            reset_and_update[j] = sigmoid(reset_and_update[j] + both_from_state[j])
+            reset_and_update[j] = sigmoid(reset_and_update[j] + both_from_state[j] + (b_ih[j] + b_hh[j]))
         reset, update, new = gates[i, :size], gates[i, size : 2 * size], gates[i, 2 * size :]
         new_from_state, old, state = from_state[i, 2 * size :], before[i], after[i]
         for j in range(size):
-            bent = new[j] + reset[j] * new_from_state[j]
+            new_from_state[j] += new_b_hh[j]
+            bent = new[j] + new_b_ih[j] + reset[j] * new_from_state[j]
             new[j] = np.float32(2) * sigmoid(np.float32(2) * bent) - np.float32(1)  # tanh
         for j in range(size):
             state[j] = new[j] + update[j] * (old[j] - new[j])
@@ -46,8 +51,8 @@ def gates_backward(
     """Gradient of one step, in place of what the step has left.
 
     Args:
-        gates: [b, 3H]; r, z, n in, ∂/∂(part from the input) out.
-        from_state: [b, 3H]; W_hh·h + b_hh in, ∂/∂ of it out.
+        gates: [b, 3H]; r, z, n in, ∂/∂(W_ih·x + b_ih) out.
+        from_state: [b, 3H]; in the last third W_hh·h + b_hh in, ∂/∂(W_hh·h + b_hh) out.
         before: [b, H], the states h.
         gradient: [b, H], ∂/∂(states after).
         before_gradient: [b, H]; the share of ∂/∂h that does not go through `from_state` is added.

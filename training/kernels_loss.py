@@ -197,3 +197,4 @@ def query_gradient(
         along /= square
         for j in range(size):
             gradient[i, j] = stretch[i] * (gradient[i, j] - along * query[i, j])
+    gradient[count:] = 0

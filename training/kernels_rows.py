@@ -42,6 +42,7 @@ def gather_inputs(
             share = scale if bits >= below else np.float32(0)
             kept[j] = share
             out[j] = row[j] * share
+    x[len(rows) :] = 0
 
 
 @kernel
