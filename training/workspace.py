@@ -30,6 +30,7 @@ class Workspace:
         """`low` is the kind of those buffers that go into products of that precision."""
         self._low = low
         self._flat: dict[str, Tensor] = {}
+        self._last: dict[str, tuple[tuple[int, ...], Buffer]] = {}  # made anew only for another shape
 
     def floats(self, name: str, *shape: int) -> Buffer:
         """A float32 buffer."""
@@ -40,6 +41,12 @@ class Workspace:
         return self._buffer(name, shape, self._low)
 
     def _buffer(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> Buffer:
+        last = self._last.get(name)
+        if last is None or last[0] != shape:
+            last = self._last[name] = shape, self._view(name, shape, kind)
+        return last[1]
+
+    def _view(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> Buffer:
         size = math.prod(shape)
         flat = self._flat.get(name)
         if flat is None or len(flat) < size:
