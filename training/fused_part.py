@@ -111,25 +111,19 @@ class PartWorker:
         before = work.floats("before", rows + ROWS_PAD, size)
         torch.mm(x, model.w_ih.t(), out=gates.tensor)
         b_ih, b_hh = model.b_ih.numpy(), model.b_hh.numpy()
-        w_hh, begin, came_from = model.w_hh.t(), 0, 0
+        w_hh, begin = model.w_hh.t(), 0
+        first = part.active[0]
+        before.array[:first], from_state.array[:first] = 0, 0
         for step, sessions in enumerate(part.active):
-            end = begin + sessions
-            if step == 0:
-                before.array[:end] = 0
-                from_state.array[:end] = 0
-            else:
-                before.array[begin:end] = states.array[came_from : came_from + sessions]
+            if step > 0:
                 more = slice(begin, begin + self._padded_rows(sessions))
                 torch.mm(before.tensor[more], w_hh, out=from_state.tensor[more])
+            end = begin + sessions
+            go_on = part.active[step + 1] if step + 1 < len(part.active) else 0
             gates_forward(
-                gates.array[begin:end],
-                from_state.array[begin:end],
-                b_ih,
-                b_hh,
-                before.array[begin:end],
-                states.array[begin:end],
+                gates.array, from_state.array, b_ih, b_hh, before.array, states.array, begin, end, go_on
             )
-            begin, came_from = end, begin
+            begin = end
         before.array[count:] = 0
         return gates, from_state, before, states.tensor
 
@@ -138,25 +132,27 @@ class PartWorker:
     ) -> None:
         """Back through time; `gates` and `from_state` become their gradients."""
         most = self._padded_rows(part.active[0])
-        nowhere = self._work.floats("nowhere", most, before.array.shape[1]).array
-        through_state = self._work.floats("through_state", most, before.array.shape[1]).tensor
-        end = part.end - part.begin
+        through_state = self._work.floats("through_state", most, before.array.shape[1])
+        end, went_on = part.end - part.begin, 0
         for step in range(len(part.active) - 1, -1, -1):
             sessions = part.active[step]
             begin = end - sessions
-            came_from = begin - part.active[step - 1]
             gates_backward(
-                gates.array[begin:end],
-                from_state.array[begin:end],
-                before.array[begin:end],
-                states_gradient.array[begin:end],
-                states_gradient.array[came_from : came_from + sessions] if step else nowhere,
+                gates.array,
+                from_state.array,
+                before.array,
+                states_gradient.array,
+                through_state.array,
+                begin,
+                end,
+                begin - part.active[step - 1] if step > 0 else begin,
+                went_on,
             )
-            if step:
+            if step > 0:
                 rows = self._padded_rows(sessions)
-                torch.mm(from_state.tensor[begin : begin + rows], self._model.w_hh, out=through_state[:rows])
-                states_gradient.tensor[came_from : came_from + sessions] += through_state[:sessions]
-            end = begin
+                out = through_state.tensor[:rows]
+                torch.mm(from_state.tensor[begin : begin + rows], self._model.w_hh, out=out)
+            end, went_on = begin, sessions
 
     def _loss(self, shared: Shared, place: int, x: Tensor, states: Tensor) -> Tensor:
         """Loss and gradient of the scores; returns ∂loss/∂(A·h + B·e_last) [n padded, H], zero below."""

@@ -1,6 +1,7 @@
 """What the kernels are made of: exp, sigmoid, bfloat16; and the order of what is drawn ahead."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from training.crew import Crew
 from training.draws import ahead
 from training.kernels import REASSOCIATE, exp, narrow, sigmoid, widen
-from training.precision import low_precision
+from training.precision import low_precision, products_in
 from training.settings import TrainSettings
 from training.workspace import Workspace
 
@@ -90,6 +91,20 @@ def test_precision_asked_for_is_taken() -> None:
     assert low_precision(TrainSettings(precision="float32")) == torch.float32
     assert low_precision(TrainSettings(precision="bfloat16")) == torch.bfloat16
     assert low_precision(TrainSettings()) == low_precision(TrainSettings())
+
+
+def test_products_are_rounded_within_a_step_alone() -> None:
+    if low_precision(TrainSettings()) != torch.bfloat16:
+        pytest.skip("this processor has no bfloat16 products")
+    a, b = torch.randn(256, 128), torch.randn(128, 256)
+    exact = a @ b
+    with products_in(torch.bfloat16):
+        assert 1e-3 < (a @ b - exact).abs().max() < 1
+    with products_in(torch.float32):
+        assert torch.equal(a @ b, exact)
+    with suppress(ZeroDivisionError), products_in(torch.bfloat16):
+        raise ZeroDivisionError
+    assert torch.equal(a @ b, exact)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
