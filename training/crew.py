@@ -25,7 +25,7 @@ class Crew:
             thread.start()
 
     def run(self, tasks: Sequence[Task]) -> None:
-        """Run all and wait for all, also where one fails; a failure is raised, the caller's own first."""
+        """Run all; raise a failure, the caller's own first, once nothing runs on another thread."""
         if not self._others:
             for task in tasks:
                 task()
@@ -55,3 +55,4 @@ class Crew:
                 self._ends.put(failure)
             else:
                 self._ends.put(None)
+            del task  # and what it holds, until there is another

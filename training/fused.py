@@ -2,7 +2,7 @@
 
 It computes what autograd computes from `training.plain` (a test holds the two together), with fewer passes
 over memory: products by torch, everything between them fused by numba, no block of scores read more often
-than it has to be. The products over the catalogue may be in bfloat16; sums, softmax, cell, moments and
+than it has to be. The factors of products may be in bfloat16; sums, softmax, gates, states, moments and
 weights are float32.
 
 Every batch is dealt out to a fixed number of parts, each worked on by one thread, and what they found is
@@ -77,7 +77,7 @@ class FusedStep:
             dense_optimisers: of its other parameters, in the order of `Network.dense`.
             settings: of the default cell and loss, with a temperature of at most `MAX_TEMPERATURE`.
             dropout: probability to drop an entry of an input.
-            low: torch.bfloat16 or torch.float32, for the products over the catalogue.
+            low: torch.bfloat16 or torch.float32, for the factors of products.
         """
         self._model = Weights(network.embedding.detach(), *(p.detach() for p in network.dense))
         self._embedding_optimiser, self._dense_optimisers = embedding_optimiser, dense_optimisers

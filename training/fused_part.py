@@ -66,6 +66,9 @@ class PartWorker:
 
     def learn(self, shared: Shared, place: int) -> None:
         """Find the gradients of this part: rows in `shared`, the rest in `gradients`."""
+        # A thread learns of `torch.set_num_threads` when it first asks. Products do not ask: those of a new
+        # thread would run on all cores, and cut their sums in other places.
+        torch.get_num_threads()
         part = shared.dealt.parts[place]
         x, keep = self._inputs(shared.dealt, part, place)
         gates, from_state, before, states = self._forward(part, x)

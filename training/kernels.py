@@ -69,11 +69,13 @@ def _narrow(_context: Any, value: Any, like: Any) -> Any:
 def _wide_vectors(_context: Any) -> Any:
     """Tells LLVM that vectors of 512 bits are welcome; it holds that the processor prefers 256.
 
-    llvmlite lets no attribute pass that it does not know, hence `set.add`.
+    llvmlite's set of attributes takes only those that it knows, hence `set.add`.
     """
 
     def build(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        attributes = builder.function.attributes
+        if isinstance(attributes, set):  # else slower, and the same numbers
+            set.add(attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
     return types.void(), build

@@ -1,4 +1,4 @@
-"""Numba: cosine scores and softmax cross-entropy around two bfloat16 products; see `training.fused`.
+"""Numba: cosine scores and softmax cross-entropy around three bfloat16 products; see `training.fused`.
 
 n transitions of a part, C candidates, H hidden size. Blocks that go into products ("low") are uint16
 (bfloat16) or float32, and may be padded with zeros on the right and below.

@@ -31,7 +31,7 @@ def low_precision(settings: TrainSettings) -> torch.dtype:
 def products_in(low: torch.dtype) -> Iterator[None]:
     """Within the block torch rounds the factors of float32 products to this precision, and adds in float32.
 
-    The setting is one of the process. On the way out it is what it was.
+    The setting is one of the process. On the way out it says what it said; what it inherited is its own then.
     """
     mkldnn: Any = torch.backends.mkldnn
     setting = mkldnn.matmul

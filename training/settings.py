@@ -93,12 +93,12 @@ class TrainSettings:
     momentum: float = 0.0
     """Of Adagrad."""
     precision: Precision = "auto"
-    """Of the products over the catalogue on a CPU; auto: bfloat16 where the processor multiplies them."""
+    """Of the factors of products on a CPU; auto: bfloat16 where the processor multiplies them."""
     device: Device = "cpu"
     threads: int = 2
     """The same number gives the same bytes each time. With the fused step, of the defaults, one and two give
-    the same ones, two in about half the time, and each number above two its own; with the plain step (another
-    cell, loss, batching, items, score or device, more layers, hidden dropout, no logQ) any two may differ."""
+    the same ones, and each number above two its own; with the plain step (another cell, loss, batching,
+    items, score or device, more layers, hidden dropout, no logQ) any two may differ."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""

@@ -40,7 +40,7 @@ def serve(cell: Cell, size: int) -> TableCounts:
     """Batches of all sizes, sessions with several clicks, swaps, duplicates, replays, restored sessions."""
     torch.manual_seed(0)
     drawn = random.Random(0)
-    table = SessionTable(40, 6, 50_000)
+    table = SessionTable(12, 6, 50_000)
     recommender = Recommender(table, ItemRegister(99), PopularItems(20, 1_000), 20)
     recommender.restore(0, ["s1", "s2"], [History(ITEMS[:3], 0, 0, bytes(8)), None])
     for offset in range(0, 900, 30):
@@ -75,6 +75,7 @@ def check() -> None:
         counts = serve(cell, size)
         assert counts.duplicates > 0
         assert counts.replayed > 0
+        assert counts.evicted > 0
     new = {name: found for name, found in signatures().items() if found != before[name]}
     assert not new, new
 

@@ -11,14 +11,15 @@ from tests.training.logs import sessions_of
 from training.batches import cut, pack
 from training.deal import deal
 from training.draws import Draw, draw
+from training.fit import fit, torch_threads
 from training.fused import FusedStep
 from training.fused_part import APART
 from training.kernels_rows import gather_inputs, group
-from training.network import Network, copy_of, new_network
+from training.network import Network, copy_of, new_network, parameters
 from training.optimiser import Adagrad
 from training.plain import loss_of_inputs
 from training.sampling import CandidateSampler, candidate_sampler
-from training.settings import TrainSettings, architecture_for
+from training.settings import Precision, TrainSettings, architecture_for
 
 ITEMS = 300
 NAMES = ("embedding", "w_ih", "w_hh", "b_ih", "b_hh", "query_hidden", "query_item")
@@ -133,6 +134,63 @@ def test_one_and_two_threads_give_the_same_bytes() -> None:
     given, network = drawn(clicks(50, 12), 100), network_of(16)
     one, two = (by_hand(network, given, 0.25, threads, torch.float32) for threads in (1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("size", "transitions"), [(64, 256), (32, 512)])
+def test_one_and_two_threads_give_the_same_bytes_with_real_buffers(
+    size: int, transitions: int, precision: Precision
+) -> None:
+    """Large enough for memory of another kind, and for products that more threads would cut elsewhere."""
+    rng, items = np.random.default_rng(6), 9_000
+    sessions = sessions_of(*(rng.integers(0, items, length).tolist() for length in rng.integers(2, 9, 300)))
+    one, two = (
+        fit(
+            sessions,
+            items,
+            TrainSettings(
+                hidden_size=size,
+                batch_transitions=transitions,
+                epochs=1,
+                threads=threads,
+                precision=precision,
+            ),
+            lambda _: None,
+        )
+        for threads in (1, 2)
+    )
+    for name, tensor in parameters(one).items():
+        assert torch.equal(tensor, parameters(two)[name]), name
+
+
+@pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("negatives", [None, 100])
+def test_what_lies_in_the_buffers_makes_no_difference(negatives: int | None, low: torch.dtype) -> None:
+    """Batches of changing shape, through a step that goes on and through a new one each time."""
+    networks = [copy_of(network_of(33)) for _ in range(2)]
+    optimisers = [[Adagrad(tensor) for tensor in (*network.tables, *network.dense)] for network in networks]
+    steps = [
+        FusedStep(network, mine[0], list(mine[1:]), TrainSettings(hidden_size=33), 0.3, low)
+        for network, mine in zip(networks, optimisers, strict=True)
+    ]
+    with torch_threads(1):
+        for sessions, longest in [(40, 9), (3, 20), (70, 4), (1, 2), (25, 21), (2, 2), (60, 12)]:
+            given = drawn(clicks(sessions, longest), negatives)
+            losses = [step(step.prepare(given), 0.05) for step in steps]
+            assert losses[0] == losses[1]
+            steps[1].close()
+            steps[1] = FusedStep(
+                networks[1],
+                optimisers[1][0],
+                list(optimisers[1][1:]),
+                TrainSettings(hidden_size=33),
+                0.3,
+                low,
+            )
+    for step in steps:
+        step.close()
+    for name, tensor in parameters(networks[0]).items():
+        assert torch.equal(tensor, parameters(networks[1])[name]), name
 
 
 def test_rows_that_no_one_touches_stay() -> None:
