@@ -10,7 +10,7 @@ Task = Callable[[], None]
 class Crew:
     """Runs tasks side by side; which thread takes which makes no difference to what comes out.
 
-    Simple queues and no executor: a step runs three times, and futures took a twentieth of a short step.
+    Simple queues and no executor: there is one waiter, and a short step is run three times in 8 ms.
     """
 
     def __init__(self, threads: int) -> None:
