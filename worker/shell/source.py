@@ -26,6 +26,11 @@ CONSUMER_DEFAULTS = {
     "queued.min.messages": "20000",
 }
 
+MAX_POLL_INTERVAL_MS = 60_000
+"""How long a rebalance waits for a member that is alive and does not join again: brokers take this interval
+for that, and the client's own five minutes would be five minutes without partitions for all others. A worker
+joins again within milliseconds, and whatever it waits for, it polls meanwhile."""
+
 # What the delivery guarantees stand on wins over the operator's settings.
 CONSUMER_RULES = {
     "enable.auto.commit": "false",  # offsets follow the outputs, never the reading
@@ -45,7 +50,9 @@ def group_config(
         instance_id: for static membership (KIP-345), "" for none.
         group_protocol: "classic", with cooperative-sticky assignment, or "consumer" (KIP-848).
     """
-    config = {**CONSUMER_DEFAULTS, **for_consumer(client_config), **CONSUMER_RULES, "group.id": group_id}
+    asked = for_consumer(client_config)
+    config = {**CONSUMER_DEFAULTS, **asked, **CONSUMER_RULES, "group.id": group_id}
+    config.setdefault("max.poll.interval.ms", _max_poll_interval_ms(asked.get("session.timeout.ms", "")))
     if group_protocol == "consumer":
         config["group.protocol"] = "consumer"
     else:
@@ -309,6 +316,12 @@ class Source:
                 then="the client tries again",
             )
         return True
+
+
+def _max_poll_interval_ms(session_timeout_ms: str) -> str:
+    """Never below the session timeout: the client refuses that, and what is no number."""
+    asked = int(session_timeout_ms) if session_timeout_ms.isdecimal() else 0
+    return str(max(MAX_POLL_INTERVAL_MS, asked))
 
 
 def _not_taken_in(said: str) -> WorkerFailure:
