@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from schemas.click import encode_click
 from schemas.recommendation import decode_recommendation
+from schemas.topics import TopicNames
 from tests.bench.workload import clicks
 from tests.support.worker_process import WorkerProcess, prefixed_topics
 
@@ -27,24 +28,45 @@ p50 / p99 of each 20 s of one run, exactly once: 11.6 / 51 ms after 40 s, 13.6 /
 """
 
 
-def latency_ms(
-    bootstrap: str, prefix: str, rate: int, seconds: int, arguments: list[str]
-) -> dict[str, float]:
+ECHO_WARM_UP_S = 20
+"""Of the echo, which is measured on a broker that the worker has warmed up."""
+
+Percentiles = dict[str, float]
+
+
+def latency_ms(bootstrap: str, prefix: str, rate: int, seconds: int, arguments: list[str]) -> Percentiles:
     """Latency percentiles in ms at `rate` clicks/s for `seconds`, after a warm-up that is left out."""
-    topics = prefixed_topics(prefix)
-    count = rate * (seconds + WARM_UP_S)
     with WorkerProcess(bootstrap, prefix, arguments) as worker:
         worker.wait_ready("bench")
-        consumer = _start("consume", bootstrap, topics.recommendations, count, rate)
-        assert consumer.stdout is not None
-        assert consumer.stdout.readline() == b"ready\n"
-        producer = _start("produce", bootstrap, topics.clicks, count, rate)
-        sent, _ = producer.communicate(timeout=60 + WARM_UP_S + seconds)
-        received, _ = consumer.communicate(timeout=60)
+        found = _measure(bootstrap, prefixed_topics(prefix), rate, seconds, WARM_UP_S)
         assert worker.terminate() == 0
-    started_ns = orjson.loads(sent)
-    due_ns = started_ns + np.arange(count) * (1_000_000_000 // rate)
-    latencies = (np.array(orjson.loads(received)) - due_ns)[rate * WARM_UP_S :] / 1e6
+    return found
+
+
+def echo_latency_ms(bootstrap: str, prefix: str, rate: int, seconds: int, guarantee: str) -> Percentiles:
+    """The same of a worker that computes nothing, see `tests.bench.echo`."""
+    command = [sys.executable, "-m", "tests.bench.echo", bootstrap, prefix, guarantee]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            found = _measure(bootstrap, prefixed_topics(prefix), rate, seconds, ECHO_WARM_UP_S)
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    return found
+
+
+def _measure(bootstrap: str, topics: TopicNames, rate: int, seconds: int, warm_up_s: int) -> Percentiles:
+    count = rate * (seconds + warm_up_s)
+    consumer = _start("consume", bootstrap, topics.recommendations, count, rate)
+    assert consumer.stdout is not None
+    assert consumer.stdout.readline() == b"ready\n"
+    producer = _start("produce", bootstrap, topics.clicks, count, rate)
+    sent, _ = producer.communicate(timeout=60 + warm_up_s + seconds)
+    received, _ = consumer.communicate(timeout=60)
+    due_ns = orjson.loads(sent) + np.arange(count) * (1_000_000_000 // rate)
+    latencies = (np.array(orjson.loads(received)) - due_ns)[rate * warm_up_s :] / 1e6
     return {f"p{q}": round(float(np.percentile(latencies, q)), 2) for q in (50, 90, 99)}
 
 

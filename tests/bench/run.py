@@ -23,7 +23,7 @@ from schemas.topics import topic_specs
 from tests.bench.backlog import resident_under_backlog
 from tests.bench.drain import drained_clicks_per_s
 from tests.bench.kernel import kernel_clicks_per_s
-from tests.bench.latency import latency_ms
+from tests.bench.latency import echo_latency_ms, latency_ms
 from tests.bench.memory import bytes_per_session
 from tests.bench.restart import ITEMS_PER_SESSION, ready_s
 from tests.bench.workload import HIDDEN_SIZE, ITEMS, TOP_K, announce_model
@@ -60,6 +60,12 @@ def main() -> None:
             console.print(f"latency at {LATENCY_CLICKS_PER_S} clicks/s, {guarantee}, {options.seconds} s")
             with a_namespace(bootstrap) as prefix:
                 latency[name] = latency_ms(bootstrap, prefix, LATENCY_CLICKS_PER_S, options.seconds, flags)
+        for name, guarantee in GUARANTEES.items():
+            console.print(f"the same without a worker's work, {guarantee}, {options.seconds} s")
+            with a_namespace(bootstrap) as prefix:
+                latency[f"{name}_echo"] = echo_latency_ms(
+                    bootstrap, prefix, LATENCY_CLICKS_PER_S, options.seconds, guarantee
+                )
         console.print(f"restart with {options.sessions:,} live sessions")
         with a_namespace(bootstrap) as prefix:
             ready = ready_s(bootstrap, prefix, options.sessions, arguments)
