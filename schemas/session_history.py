@@ -6,7 +6,7 @@ It stores what the user did, never what a model made of it: the last clicks of t
 hidden state is derived from it by whichever model serves, so the record outlives every model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Annotated
 
@@ -101,16 +101,27 @@ def decode_session_history(value: bytes) -> SessionHistory:
         UnicodeDecodeError, RecursionError: the bytes are no JSON that can be read.
         msgspec.DecodeError: the bytes are no session history.
     """
+    return decode_session_histories([value])[0]
+
+
+def decode_session_histories(values: Sequence[bytes]) -> list[SessionHistory]:
+    """The same of many, in less time than one by one; all or none.
+
+    Raises:
+        UnsupportedFormatError, UnicodeDecodeError, RecursionError, msgspec.DecodeError: of one of them.
+    """
     try:
-        history = _decode(value)
+        histories = list(map(_decode, values))
     except msgspec.ValidationError:
-        _refuse_newer(_decode_version(value).format_version)  # a newer format may well have another shape
+        for value in values:  # a newer format may well have another shape
+            _refuse_newer(_decode_version(value).format_version)
         raise
-    _refuse_newer(history.format_version)
-    events = history.recent_events
-    if len(events) % (2 * EVENT_HASH_BYTES) or events.encode().translate(None, b"0123456789abcdef"):
+    _refuse_newer(max((history.format_version for history in histories), default=FORMAT_VERSION))
+    hashes = [history.recent_events for history in histories]
+    is_whole = not any(len(some) % (2 * EVENT_HASH_BYTES) for some in hashes)
+    if not is_whole or "".join(hashes).encode().translate(None, b"0123456789abcdef"):
         raise msgspec.ValidationError("Expected event hashes in hex - at `$.recent_events`")
-    return history
+    return histories
 
 
 def _refuse_newer(format_version: int) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.session_history import NOT_TOLD, event_hash
-from tests.core.driving import MINUTE_MS, START_MS, Run, new_run
+from tests.core.driving import MINUTE_MS, NOW_MS, START_MS, Run, kept, new_run
 from tests.core.reference import Limits
 from worker.core import late_records
 from worker.core.advance import History
@@ -39,7 +39,8 @@ def restore(records: list[Record], at_once: int = 1_000) -> tuple[Run, list[int]
                 found.append(at)
             else:
                 chunk.append((session, history))
-        run.worker.restore(0, [session for session, _ in chunk], [history for _, history in chunk])
+        histories = [kept(session, history) for session, history in chunk]
+        run.worker.restore(0, [session for session, _ in chunk], histories, NOW_MS)
         late.restored(session for session, _ in chunk)
     return run, found
 

@@ -12,6 +12,7 @@ from numba.core.dispatcher import Dispatcher
 import worker.core
 from schemas.model_manifest import Cell
 from schemas.session_history import event_hash
+from tests.core.driving import kept
 from tests.core.models import random_model
 from worker.core.advance import Batch, History, Recommender
 from worker.core.item_register import ItemRegister
@@ -42,7 +43,7 @@ def serve(cell: Cell, size: int) -> TableCounts:
     drawn = random.Random(0)
     table = SessionTable(12, 6, 50_000)
     recommender = Recommender(table, ItemRegister(99), PopularItems(20, 1_000), 20)
-    recommender.restore(0, ["s1", "s2"], [History(ITEMS[:3], 0, 0, bytes(8)), None])
+    recommender.restore(0, ["s1", "s2"], [kept("s1", History(ITEMS[:3], 0, 0, bytes(8))), None], 0)
     for offset in range(0, 900, 30):
         if offset % 180 == 0:
             recommender.adopt(random_model(ITEMS, size, seed=offset, cell=cell))

@@ -25,8 +25,11 @@ from schemas.recommendation import cloudevents_headers, decode_recommendation, e
 from schemas.session_history import (
     ENDED_AT,
     NOT_TOLD,
+    SessionHistory,
     UnsupportedFormatError,
+    decode_session_histories,
     decode_session_history,
+    encode_session_history,
     ended_at,
     tombstone_headers,
 )
@@ -163,6 +166,31 @@ def test_a_newer_format_is_told_from_a_broken_record() -> None:
         decode_announcement((folder / "model_announcement/codec_only/format_2.json").read_bytes())
     with pytest.raises(msgspec.ValidationError, match=r"format 3.*up to 2"):
         decode_manifest((folder / "model_manifest/codec_only/format_3.json").read_bytes())
+
+
+def history_with(hashes: str) -> bytes:
+    return encode_session_history(SessionHistory(1, "s", ["i"], 5, 0, 7, hashes))
+
+
+def test_many_histories_are_decoded_all_or_none() -> None:
+    good = [history_with("0123456789abcdef" * number) for number in range(3)]
+    assert decode_session_histories(good) == [decode_session_history(value) for value in good]
+    assert decode_session_histories([]) == []
+    halves = history_with("01234567"), history_with("89abcdef")  # which make no whole one
+    for bad in (
+        halves,
+        [history_with("0123456789abcdeG")],
+        [b"{}"],
+        [b"rubbish"],
+        [b"\xff"],
+        [b"[" * 100_000],
+    ):
+        with pytest.raises((msgspec.DecodeError, UnicodeDecodeError, RecursionError)):
+            decode_session_histories([*good, *bad])
+    newer = (FOLDER / "samples" / "session_history/codec_only/format_2.json").read_bytes()
+    for value in (newer, b'{"format_version": 3, "clicks": []}'):
+        with pytest.raises(UnsupportedFormatError, match=r"up to 1"):
+            decode_session_histories([*good, value])
 
 
 @pytest.mark.parametrize("offset", [NOT_TOLD, 0, 2**63 - 1])

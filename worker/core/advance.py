@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.recommendation import Source
-from schemas.session_history import EVENT_HASH_BYTES, NOT_TOLD
+from schemas.session_history import EVENT_HASH_BYTES, NOT_TOLD, SessionHistory
 from worker.core.hidden_states import rounded
 from worker.core.item_register import UNREGISTERED, ItemRegister
 from worker.core.kept_sessions import KeptSessions
@@ -55,9 +55,6 @@ class History(NamedTuple):
     last_activity_ms: int
     source_offset: int
     event_hashes: bytes
-
-
-_NONE = History([], 0, 0, b"")
 
 
 class SessionChange(NamedTuple):
@@ -181,26 +178,34 @@ class Recommender:
             for partition, session_id, row, ended_at in changed
         ]
 
-    def restore(self, partition: int, session_ids: list[str], histories: Sequence[History | None]) -> None:
+    def restore(
+        self, partition: int, session_ids: list[str], histories: Sequence[SessionHistory | None], now_ms: int
+    ) -> None:
         """Take up what records of the changelog say of sessions of a partition, None where one has ended.
 
-        Between batches, in the order of the changelog.
+        Between batches, in the order of the changelog. An activity ahead of the wall clock counts as now, as
+        a click's does: it would expire all others.
         """
         if not session_ids:
             return
-        items, last_activity_ms, source_offset, event_hashes = zip(
-            *(_NONE if history is None else history for history in histories), strict=True
-        )
-        count = len(session_ids)
+        ended = np.array([history is None for history in histories])
+        live = [history for history in histories if history is not None]
+
+        def column(of_live: list[int]) -> NDArray[np.int64]:
+            values = np.zeros(len(ended), np.int64)
+            values[~ended] = of_live
+            return values
+
+        items, events = [history.items for history in live], [history.recent_events for history in live]
         kept = KeptSessions(
             session_ids,
-            np.fromiter((history is None for history in histories), np.bool_, count),
+            ended,
             self.register.numbers(list(chain.from_iterable(items))),
-            np.fromiter(map(len, items), np.int64, count),
-            np.array(last_activity_ms, np.int64),
-            np.array(source_offset, np.int64),
-            np.frombuffer(b"".join(event_hashes), np.uint64),
-            np.fromiter(map(len, event_hashes), np.int64, count) // EVENT_HASH_BYTES,
+            column(list(map(len, items))),
+            np.minimum(column([history.last_activity_ms for history in live]), now_ms),
+            column([history.source_offset for history in live]),
+            np.frombuffer(bytes.fromhex("".join(events)), np.uint64),
+            column(list(map(len, events))) // (2 * EVENT_HASH_BYTES),
         )
         self.table.restore(partition, kept)
 

@@ -1,6 +1,7 @@
 """Taking up partitions: their sessions from the changelog, then where to read on in the clicks."""
 
 import time
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
@@ -8,8 +9,13 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaException, Message
 
-from schemas.session_history import UnsupportedFormatError, decode_session_history, ended_at
-from worker.core.advance import History, Recommender
+from schemas.session_history import (
+    SessionHistory,
+    UnsupportedFormatError,
+    decode_session_histories,
+    ended_at,
+)
+from worker.core.advance import Recommender
 from worker.core.late_records import LateRecords
 from worker.shell.changelog import Bounds, ChangelogReader, Chunk
 from worker.shell.failures import ChangelogTooNew, InputLost, WorkerFailure
@@ -131,25 +137,40 @@ class PartitionRestorer:
 
     def _apply(self, chunk: Chunk) -> None:
         now_ms = time.time_ns() // 1_000_000
-        session_ids: list[str] = []
-        histories: list[History | None] = []
         late = self._late_records(chunk)
-        for record in chunk.records:
-            try:
-                session_id, history = _read(chunk.partition, record, now_ms)
-            except UnsupportedFormatError as error:
-                raise ChangelogTooNew(f"partition {chunk.partition}: {error}. Upgrade this worker") from None
-            except CorruptRecordError as error:
-                self._skip(chunk, record, error)
-                continue
-            if late is not None and _is_late(late, session_id, history, record):
-                self._metrics.late_changelog_records.inc()
-                continue
-            session_ids.append(session_id)
-            histories.append(history)
-        self._recommender.restore(chunk.partition, session_ids, histories)
+        records = chunk.records
+        try:
+            session_ids, histories = _read(chunk.partition, records)
+        except (*_UNREADABLE, UnsupportedFormatError, CorruptRecordError):
+            records, session_ids, histories = self._read_one_by_one(chunk)
+        if late is not None:
+            timely = [
+                at
+                for at, record in enumerate(records)
+                if not _is_late(late, session_ids[at], histories[at], record, now_ms)
+            ]
+            self._metrics.late_changelog_records.inc(len(records) - len(timely))
+            session_ids = [session_ids[at] for at in timely]
+            histories = [histories[at] for at in timely]
+        self._recommender.restore(chunk.partition, session_ids, histories, now_ms)
         if late is not None:
             late.restored(session_ids)
+
+    def _read_one_by_one(self, chunk: Chunk) -> tuple[list[Message], list[str], list[SessionHistory | None]]:
+        """What can be read of a chunk; each record that cannot is told of and skipped."""
+        records, session_ids, histories = [], [], []
+        for record in chunk.records:
+            try:
+                [session_id], [history] = _read(chunk.partition, [record])
+            except UnsupportedFormatError as error:
+                raise ChangelogTooNew(f"partition {chunk.partition}: {error}. Upgrade this worker") from None
+            except (*_UNREADABLE, CorruptRecordError) as error:
+                self._skip(chunk, record, error)
+                continue
+            records.append(record)
+            session_ids.append(session_id)
+            histories.append(history)
+        return records, session_ids, histories
 
     def _late_records(self, chunk: Chunk) -> LateRecords | None:
         """None with transactions: brokers refuse what a worker writes that has lost its partitions."""
@@ -161,7 +182,7 @@ class PartitionRestorer:
             )
         return self._late[chunk.partition]
 
-    def _skip(self, chunk: Chunk, record: Message, error: CorruptRecordError) -> None:
+    def _skip(self, chunk: Chunk, record: Message, error: Exception) -> None:
         self._metrics.corrupt_changelog_records.inc()
         self._trouble.warning(
             "changelog_record_skipped",
@@ -172,38 +193,42 @@ class PartitionRestorer:
         )
 
 
-def _is_late(late: LateRecords, session_id: str, history: History | None, record: Message) -> bool:
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def _is_late(
+    late: LateRecords, session_id: str, history: SessionHistory | None, record: Message, now_ms: int
+) -> bool:
     if history is None:
         return late.is_late_end(session_id, ended_at(headers_of(record)))
-    return late.is_late(session_id, history.source_offset, history.last_activity_ms)
+    return late.is_late(session_id, history.source_offset, min(history.last_activity_ms, now_ms))
 
 
-def _read(partition: int, record: Message, now_ms: int) -> tuple[str, History | None]:
-    """What a record of the changelog says: a session id, and its history unless it has ended.
+def _read(partition: int, records: list[Message]) -> tuple[list[str], list[SessionHistory | None]]:
+    """What records of the changelog say: session ids, and their histories unless they have ended.
 
-    An activity ahead of the wall clock counts as now, as a click's does: it would expire all others.
+    All or none, and quick: a restart waits for this.
 
     Raises:
-        UnsupportedFormatError: a newer version wrote it.
-        CorruptRecordError: it is no session history of this partition.
+        UnsupportedFormatError: a newer version wrote one of them.
+        CorruptRecordError: one is no session history of this partition.
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: one is no session history at all.
     """
-    key, value = record.key(), record.value()
-    try:
-        session_id = key.decode() if isinstance(key, bytes) else ""
-        if not session_id:
-            raise CorruptRecordError("no key")
-        if value is None:
-            return session_id, None
-        found = decode_session_history(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptRecordError(str(error)) from None
-    if found.session_id != session_id or found.source_partition != partition:
-        raise CorruptRecordError(
-            f"it is of partition {found.source_partition}, or of another session than its key says"
-        )
-    return session_id, History(
-        found.items,
-        min(found.last_activity_ms, now_ms),
-        found.source_offset,
-        bytes.fromhex(found.recent_events),
-    )
+    session_ids = [key.decode() if isinstance(key := record.key(), bytes) else "" for record in records]
+    if not all(session_ids):
+        raise CorruptRecordError("no key")
+    values = [record.value() for record in records]
+    decoded = decode_session_histories([value for value in values if value is not None])
+    for session_id, history in zip(_of_live(session_ids, values), decoded, strict=True):
+        if history.session_id != session_id or history.source_partition != partition:
+            raise CorruptRecordError(
+                f"it is of partition {history.source_partition}, or of another session than its key says"
+            )
+    if len(decoded) == len(values):
+        return session_ids, [*decoded]
+    following = iter(decoded)
+    return session_ids, [None if value is None else next(following) for value in values]
+
+
+def _of_live(session_ids: list[str], values: Sequence[object]) -> Iterator[str]:
+    return (session_id for session_id, value in zip(session_ids, values, strict=True) if value is not None)
