@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from schemas.session_history import event_hash
 from tests.core.driving import (
     MINUTE_MS,
+    NOW_MS,
     START_MS,
     Changelog,
     Run,
@@ -21,7 +22,7 @@ from tests.core.driving import (
     new_run,
     streams,
 )
-from tests.core.reference import Click, Expected, Limits, PlainModel
+from tests.core.reference import HOUR_MS, Click, Expected, Limits, PlainModel
 from tests.core.resuming import MODELS, check_same_run_off, check_same_step, step_both
 from worker.core import untold_changes
 from worker.core.advance import History, SessionChange
@@ -303,6 +304,16 @@ def test_duplicates_and_replays_are_known_after_a_restore() -> None:
     assert copy.advance(clicks[8:]) != [None, None]
     assert copy.worker.table.counts.replayed == 2
     assert copy.advance([replace(clicks[5], offset=30)]) != [None], "longer ago than this table remembers"
+
+
+def test_an_activity_in_the_far_future_expires_nobody() -> None:
+    run = new_run(Limits(idle_timeout_ms=HOUR_MS))
+    steady = SessionChange(0, "steady", History(["i1"], NOW_MS - 1, 0, b""))
+    ahead = SessionChange(0, "ahead", History(["i2"], NOW_MS + 1_000 * HOUR_MS, 1, b""))
+    run.restore([steady, ahead])
+    assert run.live({(0, "steady"), (0, "ahead")}) == {(0, "steady"), (0, "ahead")}
+    run.feed([Click("steady", "i3", NOW_MS, 0, 2)])
+    assert run.history("steady") == ["i1", "i3"]
 
 
 def test_a_session_that_has_ended_is_not_restored() -> None:
