@@ -1,7 +1,6 @@
 """Taking up partitions: their sessions from the changelog, then where to read on in the clicks."""
 
 import time
-from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
@@ -218,17 +217,13 @@ def _read(partition: int, records: list[Message]) -> tuple[list[str], list[Sessi
     if not all(session_ids):
         raise CorruptRecordError("no key")
     values = [record.value() for record in records]
-    decoded = decode_session_histories([value for value in values if value is not None])
-    for session_id, history in zip(_of_live(session_ids, values), decoded, strict=True):
+    live = iter(decode_session_histories([value for value in values if value is not None]))
+    histories = [None if value is None else next(live) for value in values]
+    for session_id, history in zip(session_ids, histories, strict=True):
+        if history is None:
+            continue
         if history.session_id != session_id or history.source_partition != partition:
             raise CorruptRecordError(
                 f"it is of partition {history.source_partition}, or of another session than its key says"
             )
-    if len(decoded) == len(values):
-        return session_ids, [*decoded]
-    following = iter(decoded)
-    return session_ids, [None if value is None else next(following) for value in values]
-
-
-def _of_live(session_ids: list[str], values: Sequence[object]) -> Iterator[str]:
-    return (session_id for session_id, value in zip(session_ids, values, strict=True) if value is not None)
+    return session_ids, histories
