@@ -15,7 +15,7 @@ class Part:
 
     begin: int
     end: int
-    active: list[int]
+    active: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def _parts(active: NDArray[np.int64], parts: int) -> list[Part]:
         mine = (active - part + parts - 1) // parts
         end = begin + int(mine.sum())
         if end > begin:
-            found.append(Part(begin, end, mine[mine > 0].tolist()))
+            found.append(Part(begin, end, mine[mine > 0]))
         begin = end
     return found
 

@@ -23,20 +23,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from training.batches import Batch
 from training.crew import Crew
 from training.deal import Dealt, deal
 from training.draws import Draw, draw
 from training.fused_part import CANDIDATES_PAD, SIZE_PAD, PartWorker, Shared, Weights, round_up
+from training.kernels_cell import Gradients, Products
 from training.kernels_loss import offsets, unit_rows
 from training.kernels_rows import step_rows, update_rows
 from training.network import Network, new_network
 from training.optimiser import Optimiser, new_optimiser
-from training.precision import products_in
 from training.settings import TrainSettings, architecture_for
-from training.workspace import Workspace
+from training.workspace import Workspace, tensor_of
 
 MIN_PARTS = 2
 """A batch is dealt to two parts also where one thread does both: one and two threads give the same bytes."""
@@ -79,7 +78,7 @@ class FusedStep:
             dropout: probability to drop an entry of an input.
             low: torch.bfloat16 or torch.float32, for the factors of products.
         """
-        self._model = Weights(network.embedding.detach(), *(p.detach() for p in network.dense))
+        self._model = Weights(*(p.detach().numpy() for p in (network.embedding, *network.dense)))
         self._embedding_optimiser, self._dense_optimisers = embedding_optimiser, dense_optimisers
         self._temperature = network.architecture.temperature
         self._parts = max(MIN_PARTS, settings.threads)
@@ -95,25 +94,13 @@ class FusedStep:
     def __call__(self, dealt: Dealt, learning_rate: float) -> float:
         """Learn from a batch; returns its loss."""
         shared = self._shared(dealt)
-        self._crew.run(
-            [
-                partial(
-                    unit_rows,
-                    self._model.embedding.numpy(),
-                    dealt.draw.touched,
-                    begin,
-                    end,
-                    shared.items.array,
-                    shared.items_turned.array,
-                )
-                for begin, end in _halves(dealt.draw.candidates, self._parts)
-            ]
-        )
+        spans = _halves(dealt.draw.candidates, self._parts)
+        embedding, touched = self._model.embedding, dealt.draw.touched
+        self._crew.run([partial(unit_rows, embedding, touched, *span, shared.items) for span in spans])
         workers = self._workers[: len(dealt.parts)]
-        with products_in(self._low):
-            self._crew.run([partial(worker.learn, shared, place) for place, worker in enumerate(workers)])
+        self._crew.run([partial(worker.learn, shared, place) for place, worker in enumerate(workers)])
         self._update(shared, [worker.gradients for worker in workers], learning_rate)
-        return float(shared.loss.array.sum())
+        return float(shared.loss.sum())
 
     def state(self) -> dict[str, NDArray[Any]]:
         """What is carried from step to step beside weights and moments: nothing."""
@@ -136,7 +123,7 @@ class FusedStep:
         return Shared(
             dealt,
             items=work.low("items", candidates, padded_size),
-            items_turned=work.low("items_turned", padded_size, candidates),
+            products=self._products(),
             offset=offsets(dealt.draw.log_chance, self._temperature),
             items_gradient=work.low("items_gradient", parts, candidates, padded_size),
             inputs_gradient=work.floats("inputs_gradient", transitions, size),
@@ -145,7 +132,19 @@ class FusedStep:
             loss=work.floats("loss", parts),
         )
 
-    def _update(self, shared: Shared, gradients: list[list[Tensor]], learning_rate: float) -> None:
+    def _products(self) -> Products:
+        """The matrices of cell and query as factors: rounded once a step, or as they are."""
+        matrices = [getattr(self._model, name) for name in Products._fields]
+        if self._low == torch.float32:
+            return Products(*matrices)
+        rounded = [
+            self._workspace.low(name, *m.shape) for name, m in zip(Products._fields, matrices, strict=True)
+        ]
+        for buffer, matrix in zip(rounded, matrices, strict=True):
+            tensor_of(buffer).copy_(torch.from_numpy(matrix))
+        return Products(*rounded)
+
+    def _update(self, shared: Shared, gradients: list[Gradients], learning_rate: float) -> None:
         """Step all parameters: the embedding by touched rows, each thread some, the others as a whole."""
         dealt, draw, optimiser = shared.dealt, shared.dealt.draw, self._embedding_optimiser
         constants = optimiser.begin_step(learning_rate)
@@ -157,26 +156,26 @@ class FusedStep:
                 draw.candidates,
                 begin,
                 end,
-                shared.items_gradient.array,
+                shared.items_gradient,
                 dealt.by_target.starts,
                 dealt.by_target.order,
-                shared.pull.array,
-                shared.query.array,
+                shared.pull,
+                shared.query,
                 dealt.by_input.starts,
                 dealt.by_input.order,
-                shared.inputs_gradient.array,
+                shared.inputs_gradient,
                 optimiser.kind,
                 constants,
             )
 
         spans = _halves(len(draw.touched), self._parts)
         self._crew.run([partial(rows, begin, end) for begin, end in spans])
-        for index, dense in enumerate(self._dense_optimisers):
-            gradient = gradients[0][index]
-            for more in gradients[1:]:
-                gradient += more[index]
+        for dense, of_parts in zip(self._dense_optimisers, zip(*gradients, strict=True), strict=True):
+            for more in of_parts[1:]:
+                np.add(of_parts[0], more, out=of_parts[0])
             constants = dense.begin_step(learning_rate)
-            step_rows(*dense.arrays(), gradient.view(len(gradient), -1).numpy(), dense.kind, constants)
+            gradient = of_parts[0].reshape(len(of_parts[0]), -1)
+            step_rows(*dense.arrays(), gradient, dense.kind, constants)
 
 
 def warm_up(settings: TrainSettings, low: torch.dtype) -> None:

@@ -11,7 +11,7 @@ imports from does: after a change here, delete training/__pycache__/*.nb?.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from llvmlite.ir import FloatType, IntType  # type: ignore[import-untyped]
@@ -29,6 +29,15 @@ REASSOCIATE = {"reassoc", "contract", "arcp", "nsz", "afn"}
 def kernel(function: Kernel) -> Kernel:
     """Compile at first use, kept on disk beside the source; runs without Python's lock."""
     return compiled_with(function, fastmath=REASSOCIATE, error_model="numpy")
+
+
+def part_of_kernel(function: Kernel) -> Kernel:
+    """A piece of a kernel with a name of its own, put in where it is called.
+
+    Of a kernel that another calls there are two versions, optimised alone and once more within the other.
+    Which ran depended on whether the process compiled them or had them from disk, and their sums differed.
+    """
+    return cast(Kernel, njit(inline="always")(function))
 
 
 def _float_of_bits(_context: Any, _bits: Any) -> Any:
@@ -98,7 +107,7 @@ _C4 = np.float32(0.0089893397)
 _C5 = np.float32(0.0018775767)
 
 
-@njit(inline="always")
+@part_of_kernel
 def power_of_two(shifted: np.float32) -> np.float32:
     """2^(shifted − 127), held above 2^−126. What is shifted by 254 or more is nonsense.
 
@@ -112,13 +121,13 @@ def power_of_two(shifted: np.float32) -> np.float32:
     return power * scale
 
 
-@njit(inline="always")
+@part_of_kernel
 def exp(x: np.float32) -> np.float32:
     """e^x of a float32, relative error below 1e-5; held within e^±87."""
     return power_of_two(min(x * LOG2_E + BIAS, _HIGHEST))
 
 
-@njit(inline="always")
+@part_of_kernel
 def sigmoid(x: np.float32) -> np.float32:
     """1 / (1 + e^−x)."""
     return np.float32(1) / (np.float32(1) + exp(-x))

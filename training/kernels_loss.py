@@ -1,13 +1,26 @@
-"""Numba: cosine scores and softmax cross-entropy around three bfloat16 products; see `training.fused`.
+"""Numba: cosine scores, softmax cross-entropy, their gradient, but for two products; see `training.fused`.
 
-n transitions of a part, C candidates, H hidden size. Blocks that go into products ("low") are uint16
-(bfloat16) or float32, and may be padded with zeros on the right and below.
+n transitions of a part, C candidates, H hidden size. Factors of products ("low") are bfloat16 as uint16, or
+float32; those over the catalogue may be padded with zeros on the right and below.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.kernels import BIAS, LOG2_E, exp, kernel, narrow, power_of_two, use_wide_vectors, widen
+from training.kernels import (
+    BIAS,
+    LOG2_E,
+    exp,
+    kernel,
+    narrow,
+    part_of_kernel,
+    power_of_two,
+    use_wide_vectors,
+    widen,
+)
+from training.products import product
 
 Floats = NDArray[np.float32]
 Low = NDArray[np.uint16] | NDArray[np.float32]
@@ -16,75 +29,81 @@ Rows = NDArray[np.int64]
 TINY = np.float32(1e-24)
 """As in `worker.core.step`: square of the length below which a vector is not stretched to unit length."""
 
-TURNED = 128
-"""Rows that are turned together, so that whole cache lines are written."""
+
+class Asked(NamedTuple):
+    """What a part asks for, its positives, what the gradient needs; filled by `ask` and `learn`."""
+
+    asked: Floats  # [n, H], A·h + B·x, of any length
+    query: Floats  # [n, H], the same at length `temperature`
+    stretch: Floats  # [n], query = stretch · asked
+    low_query: Low  # [n or more, H or more], query, zero below
+    positive: Floats  # [n, H], unit vectors of the targets
+    positive_score: Floats  # [n], in full precision
+    total: Floats  # [n or more], sums of e over the negatives
+    share: Floats  # [n], weight / Z
+    pull: Floats  # [n], weight · (e of the positive / Z − 1)
+    scaled: Low  # [n or more, H or more], share · query, zero below
+    mixed: Floats  # [n or more, H or more], eᵀ·items
 
 
 @kernel
-def unit_rows(embedding: Floats, rows: Rows, begin: int, end: int, low: Low, turned: Low) -> None:
-    """low[i] = turned[:, i] = the unit vector along embedding[rows[i]], for begin ≤ i < end."""
+def unit_rows(embedding: Floats, rows: Rows, begin: int, end: int, low: Low) -> None:
+    """low[i] = the unit vector along embedding[rows[i]], for begin ≤ i < end."""
+    use_wide_vectors()
     size = embedding.shape[1]
-    for first in range(begin, end, TURNED):
-        last = min(first + TURNED, end)
-        for i in range(first, last):
-            vector, unit = embedding[rows[i]], low[i]
-            square = np.float32(0)
-            for j in range(size):
-                square += vector[j] * vector[j]
-            scale = np.float32(1) / np.sqrt(max(square, TINY))
-            for j in range(size):
-                unit[j] = narrow(vector[j] * scale, low)
+    for i in range(begin, end):
+        vector, unit = embedding[rows[i]], low[i]
+        square = np.float32(0)
         for j in range(size):
-            for i in range(first, last):
-                turned[j, i] = low[i, j]
+            square += vector[j] * vector[j]
+        scale = np.float32(1) / np.sqrt(max(square, TINY))
+        for j in range(size):
+            unit[j] = narrow(vector[j] * scale, low)
 
 
 @kernel
 def ask(
-    asked: Floats,
+    states: Low,
+    x: Low,
+    query_hidden: Low,
+    query_item: Low,
     temperature: float,
     embedding: Floats,
     targets: Rows,
-    query: Floats,
-    low: Low,
-    stretch: Floats,
-    positive: Floats,
-    positive_score: Floats,
+    to: Asked,
 ) -> None:
     """Queries at length `temperature`, and the score of each one's positive in full precision.
 
     Args:
-        asked: [n, H], of any length.
+        states, x: [n, H], states after each click, and inputs.
+        query_hidden, query_item: [H, H], A and B.
         temperature: length of a query.
         embedding: [V, H].
         targets: [n], rows of `embedding`.
-        query: [n, H], out.
-        low: [n or more, H or more], out: `query` for the product, zero below.
-        stretch: [n], out: query = stretch · asked.
-        positive: [n, H], out: unit vectors of the targets.
-        positive_score: [n], out.
+        to: out, its first six.
     """
-    count, size = asked.shape
+    use_wide_vectors()
+    product(states, query_hidden, to.asked, False, True, False)
+    product(x, query_item, to.asked, False, True, True)
+    count, size = to.asked.shape
     for i in range(count):
-        wanted, target, to, hit, rounded = asked[i], embedding[targets[i]], query[i], positive[i], low[i]
+        asked, target, query, positive = to.asked[i], embedding[targets[i]], to.query[i], to.positive[i]
         square, length = np.float32(0), np.float32(0)
         for j in range(size):
-            square += wanted[j] * wanted[j]
+            square += asked[j] * asked[j]
             length += target[j] * target[j]
-        scale = np.float32(temperature) / np.sqrt(max(square, TINY))
+        stretch = np.float32(temperature) / np.sqrt(max(square, TINY))
         unit = np.float32(1) / np.sqrt(max(length, TINY))
         score = np.float32(0)
         for j in range(size):
-            to[j] = wanted[j] * scale
-            hit[j] = target[j] * unit
-            score += to[j] * hit[j]
+            query[j] = asked[j] * stretch
+            positive[j] = target[j] * unit
+            score += query[j] * positive[j]
+        low_query = to.low_query[i]
         for j in range(size):
-            rounded[j] = narrow(to[j], low)
-        stretch[i], positive_score[i] = scale, score
-    zero = narrow(np.float32(0), low)
-    for i in range(count, low.shape[0]):
-        for j in range(size):
-            low[i, j] = zero
+            low_query[j] = narrow(query[j], low_query)
+        to.stretch[i], to.positive_score[i] = stretch, score
+    to.low_query[count:] = 0
 
 
 def offsets(log_chance: Floats, shift: float) -> Floats:
@@ -94,6 +113,39 @@ def offsets(log_chance: Floats, shift: float) -> Floats:
 
 
 @kernel
+def learn(
+    block: Low,
+    items: Low,
+    offset: Floats,
+    columns: Rows,
+    weights: Floats,
+    temperature: float,
+    of: Asked,
+    gradient: Low,
+) -> float:
+    """Loss of the scores, and its gradient but for that of the items, blockᵀ·scaled.
+
+    Args:
+        block: [C or more, n or more], a row for each candidate; scores in, e out, see `exponentials`.
+        items: [C or more, H or more], their unit vectors.
+        offset: [C], see `offsets`.
+        columns: [n], the candidate that is the positive of a transition.
+        weights: [n], of the transitions, divided by their number.
+        temperature: length of a query; no score is larger.
+        of: as `ask` left it; its last five are out.
+        gradient: [n, H], out: ∂loss/∂(A·h + B·x).
+
+    Returns:
+        The loss, summed.
+    """
+    exponentials(block, offset, columns, of.total)
+    loss = cross_entropy(weights, temperature, of)
+    product(block, items, of.mixed, True, False, False)
+    query_gradient(temperature, of, gradient)
+    return loss
+
+
+@part_of_kernel
 def exponentials(block: Low, offset: Floats, columns: Rows, total: Floats) -> None:
     """Turn scores into e = exp(score − log chance − shift) and add them up, in one pass over the block.
 
@@ -123,78 +175,46 @@ def exponentials(block: Low, offset: Floats, columns: Rows, total: Floats) -> No
         block[columns[i], i] = zero
 
 
-@kernel
-def cross_entropy(
-    total: Floats,
-    positive_score: Floats,
-    weights: Floats,
-    shift: float,
-    query: Floats,
-    pull: Floats,
-    share: Floats,
-    scaled: Low,
-) -> float:
+@part_of_kernel
+def cross_entropy(weights: Floats, shift: float, of: Asked) -> float:
     """Loss and gradient of the weighted cross-entropy, but for the products.
 
     With s the scores less their log chance (not the positive's), e = exp(s − shift) and Z its sum over a
     transition, the gradient of its loss is weight · (e / Z − [positive]). What is common to a transition is
     left to the [n, H] sides of the products:
-        ∂loss/∂query = share · (e @ items) + pull · positive      ∂loss/∂items = eᵀ @ (share · query) + …
+        ∂loss/∂query = share · (eᵀ @ items) + pull · positive      ∂loss/∂items = e @ (share · query) + …
 
-    Args:
-        total: [n or more], sums of e over the negatives.
-        positive_score: [n].
-        weights: [n], of the transitions, divided by their number.
-        shift: at least as large as a score can be, to within the range of an exp; that of `offsets`.
-        query: [n, H].
-        pull: [n], out: weight · (e of the positive / Z − 1).
-        share: [n], out: weight / Z.
-        scaled: [n or more, H or more], out: share · query, zero below.
-
-    Returns:
-        The loss, summed.
+    `shift` is at least as large as a score can be, to within the range of an exp; that of `offsets`.
     """
-    count, size = query.shape
-    down, zero = np.float32(shift), narrow(np.float32(0), scaled)
+    count, size = of.query.shape
+    down = np.float32(shift)
     loss = 0.0
     for i in range(count):
-        right = exp(positive_score[i] - down)
-        z = total[i] + right
-        loss += weights[i] * (np.log(z) - (positive_score[i] - down))
-        share[i] = weights[i] / z
-        pull[i] = weights[i] * (right / z - np.float32(1))
+        right = exp(of.positive_score[i] - down)
+        z = of.total[i] + right
+        loss += weights[i] * (np.log(z) - (of.positive_score[i] - down))
+        share = weights[i] / z
+        of.share[i], of.pull[i] = share, weights[i] * (right / z - np.float32(1))
+        query, scaled = of.query[i], of.scaled[i]
         for j in range(size):
-            scaled[i, j] = narrow(share[i] * query[i, j], scaled)
-    for i in range(count, scaled.shape[0]):
-        for j in range(size):
-            scaled[i, j] = zero
+            scaled[j] = narrow(share * query[j], scaled)
+    of.scaled[count:] = 0
     return loss
 
 
-@kernel
-def query_gradient(
-    mixed: Low,
-    share: Floats,
-    pull: Floats,
-    positive: Floats,
-    query: Floats,
-    stretch: Floats,
-    temperature: float,
-    gradient: Floats,
-) -> None:
-    """∂loss/∂asked from `mixed` = e @ items [n or more, H or more]; the rest as in `ask` and
-    `cross_entropy`.
-
-    Through query = temperature · asked / |asked|: what lies along the query itself is lost.
-    """
-    count, size = query.shape
+@part_of_kernel
+def query_gradient(temperature: float, of: Asked, gradient: Low) -> None:
+    """∂loss/∂asked [n, H], through query = temperature · asked / |asked|: what lies along it is lost."""
+    use_wide_vectors()
+    count, size = of.query.shape
     square = np.float32(temperature) * np.float32(temperature)
+    whole = np.empty(size, np.float32)
     for i in range(count):
-        along = np.float32(0)
+        query, positive, mixed, out = of.query[i], of.positive[i], of.mixed[i], gradient[i]
+        share, pull, along = of.share[i], of.pull[i], np.float32(0)
         for j in range(size):
-            gradient[i, j] = share[i] * widen(mixed[i, j]) + pull[i] * positive[i, j]
-            along += gradient[i, j] * query[i, j]
+            whole[j] = share * mixed[j] + pull * positive[j]
+            along += whole[j] * query[j]
         along /= square
         for j in range(size):
-            gradient[i, j] = stretch[i] * (gradient[i, j] - along * query[i, j])
-    gradient[count:] = 0
+            out[j] = narrow(of.stretch[i] * (whole[j] - along * query[j]), out)

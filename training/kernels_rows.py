@@ -4,10 +4,9 @@ V items, N transitions, R rows that a batch touches, C candidates, H hidden size
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from training.kernels import kernel, widen
+from training.kernels import kernel, narrow, part_of_kernel, widen
 from training.kernels_loss import TINY
 
 Floats = NDArray[np.float32]
@@ -15,7 +14,7 @@ Low = NDArray[np.uint16] | NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
-@njit(inline="always")
+@part_of_kernel
 def mixed(bits: np.uint32) -> np.uint32:
     """The 32-bit finaliser of MurmurHash3. Cast at every step: numba widens sums and products to 64 bits."""
     bits = np.uint32(np.uint32(bits ^ (bits >> np.uint32(16))) * np.uint32(0x85EBCA6B))
@@ -24,9 +23,7 @@ def mixed(bits: np.uint32) -> np.uint32:
 
 
 @kernel
-def gather_inputs(
-    embedding: Floats, rows: Rows, probability: float, seed: int, x: Floats, keep: Floats
-) -> None:
+def gather_inputs(embedding: Floats, rows: Rows, probability: float, seed: int, x: Low, keep: Floats) -> None:
     """x[i] = embedding[rows[i]] · keep[i], with `keep` 0 by this probability, else what keeps the mean.
 
     The coin of an entry is a hash of its place and the seed: the same whoever throws it, no state to save.
@@ -41,8 +38,7 @@ def gather_inputs(
             bits = mixed(np.uint32(mixed(np.uint32(np.uint32(first + np.uint32(j)) ^ low)) + high))
             share = scale if bits >= below else np.float32(0)
             kept[j] = share
-            out[j] = row[j] * share
-    x[len(rows) :] = 0
+            out[j] = narrow(row[j] * share, out)
 
 
 @kernel
@@ -70,7 +66,7 @@ def group(places: Rows, starts: Rows, order: Rows) -> None:
 ADAM, ADAGRAD = 0, 1
 
 
-@kernel
+@part_of_kernel
 def step_row(
     parameter: Floats, first: Floats, second: Floats, gradient: Floats, kind: int, constants: Floats
 ) -> None:
@@ -97,7 +93,7 @@ def step_rows(
         step_row(parameter[row], first[row], second[row], gradient[row], kind, constants)
 
 
-@kernel
+@part_of_kernel
 def through_unit_length(vector: Floats, gradient: Floats) -> None:
     """From the gradient of vector / |vector| [H] to that of the vector, in place."""
     square, along = np.float32(0), np.float32(0)

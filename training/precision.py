@@ -1,7 +1,5 @@
 """Which precision the products of a training step are computed in."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,19 +23,3 @@ def low_precision(settings: TrainSettings) -> torch.dtype:
         quick = onednn and any(map(capabilities.get, BFLOAT16_UNITS))
         return torch.bfloat16 if quick else torch.float32
     return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-
-
-@contextmanager
-def products_in(low: torch.dtype) -> Iterator[None]:
-    """Within the block torch rounds the factors of float32 products to this precision, and adds in float32.
-
-    The setting is one of the process. On the way out it says what it said; what it inherited is its own then.
-    """
-    mkldnn: Any = torch.backends.mkldnn
-    setting = mkldnn.matmul
-    before = setting.fp32_precision
-    setting.fp32_precision = "bf16" if low == torch.bfloat16 else "ieee"
-    try:
-        yield
-    finally:
-        setting.fp32_precision = before

@@ -55,8 +55,8 @@ class TrainSettings:
     epochs: int | None = None
     """None: about two million transitions in all, at least 3 passes and at most 10."""
     batch_transitions: int | None = None
-    """None: 512 on logs under 40,000 training clicks, which need the steps, then 768, from 200,000 on 1,024
-    and from 400,000 on 2,048, which lose nothing by it and go through the catalogue less often."""
+    """None: 512 on logs under 200,000 training clicks, then 1,024 and from 400,000 on 2,048, which lose nothing
+    by it and go through the catalogue less often."""
     max_transitions: int = 20
     """Full back-propagation through this many steps; 95% of the sessions of public logs are shorter."""
     learning_rate: float = 0.01
@@ -131,7 +131,7 @@ MAX_HIDDEN_SIZE = 4_096
 """As the manifest has it."""
 SMALL_LOG_CLICKS = 200_000
 """Under this a log counts as small."""
-BATCH_TRANSITIONS = ((40_000, 512), (SMALL_LOG_CLICKS, 768), (400_000, 1_024), (math.inf, 2_048))
+BATCH_TRANSITIONS = ((SMALL_LOG_CLICKS, 512), (400_000, 1_024), (math.inf, 2_048))
 """Training clicks, and the transitions a step under that; measured in 0011."""
 TOTAL_TRANSITIONS = 2_000_000
 MIN_EPOCHS, MAX_EPOCHS = 3, 10

@@ -1,7 +1,6 @@
 """Buffers that are used again at every step: fresh memory costs more than filling it."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,6 @@ from torch import Tensor
 from training.memory import zeros
 
 
-@dataclass(frozen=True, eq=False)
-class Buffer:
-    """The same memory twice: for numba and for torch."""
-
-    array: NDArray[Any]
-    tensor: Tensor
-
-
 class Workspace:
     """Named buffers of a thread. They grow to the largest shape asked for, and start at zero.
 
@@ -28,31 +19,28 @@ class Workspace:
 
     def __init__(self, low: torch.dtype = torch.float32) -> None:
         """`low` is the kind of those buffers that go into products of that precision."""
-        self._low = low
-        self._flat: dict[str, Tensor] = {}
-        self._last: dict[str, tuple[tuple[int, ...], Buffer]] = {}  # made anew only for another shape
+        self._low = np.uint16 if low == torch.bfloat16 else np.float32
+        self._flat: dict[str, NDArray[Any]] = {}
 
-    def floats(self, name: str, *shape: int) -> Buffer:
+    def floats(self, name: str, *shape: int) -> NDArray[np.float32]:
         """A float32 buffer."""
-        return self._buffer(name, shape, torch.float32)
+        return self._buffer(name, shape, np.float32)
 
-    def low(self, name: str, *shape: int) -> Buffer:
+    def low(self, name: str, *shape: int) -> NDArray[Any]:
         """A buffer of the low precision; a bfloat16 is a uint16 to numpy."""
         return self._buffer(name, shape, self._low)
 
-    def _buffer(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> Buffer:
-        last = self._last.get(name)
-        if last is None or last[0] != shape:
-            last = self._last[name] = shape, self._view(name, shape, kind)
-        return last[1]
-
-    def _view(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> Buffer:
+    def _buffer(self, name: str, shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
         size = math.prod(shape)
         flat = self._flat.get(name)
         if flat is None or len(flat) < size:
-            flat = zeros(size, dtype=torch.int16 if kind == torch.bfloat16 else kind)
-            self._flat[name] = flat
-        values = flat[:size].view(shape)
-        if kind == torch.bfloat16:
-            return Buffer(values.numpy().view(np.uint16), values.view(kind))
-        return Buffer(values.numpy(), values)
+            like = torch.int16 if kind is np.uint16 else torch.float32
+            flat = self._flat[name] = zeros(size, dtype=like).numpy().view(kind)
+        return flat[:size].reshape(shape)
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
+    """The same memory for torch; uint16 is bfloat16."""
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

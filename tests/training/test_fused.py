@@ -1,6 +1,10 @@
 """The fused step against autograd, kernel by kernel and as a whole; and that threads change nothing."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,3 +248,34 @@ def test_parts_hold_every_session_whole(parts: int) -> None:
         of = np.repeat(np.arange(len(given.touched)), np.diff(groups.starts))
         np.testing.assert_array_equal(given.touched[of], rows[groups.order])
     assert dealt.weights.sum() == pytest.approx(given.batch.weights.mean(), rel=1e-5)
+
+
+TRAINS = """
+import hashlib
+from tests.training.test_fused import clicks, sessions_of
+from training.fit import fit
+from training.network import weights
+from training.settings import TrainSettings
+
+settings = TrainSettings(hidden_size=33, epochs=2, batch_transitions=64)
+network = fit(sessions_of(*clicks(80, 12)), 300, settings, lambda _: None)
+print(hashlib.sha256(b"".join(array.tobytes() for array in weights(network).values())).hexdigest())
+"""
+
+
+def test_compiled_by_this_process_or_by_another_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The first training after an installation compiles the kernels, the second has them from disk."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", TRAINS],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbc"))
+    assert first == second
