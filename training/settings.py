@@ -55,8 +55,8 @@ class TrainSettings:
     epochs: int | None = None
     """None: about two million transitions in all, at least 3 passes and at most 10."""
     batch_transitions: int | None = None
-    """None: 512 on logs under 200,000 training clicks, then 1,024 and from 400,000 on 2,048, which lose nothing
-    by it and go through the catalogue less often."""
+    """None: 512 on logs under 200,000 training clicks, then 1,024 and from 400,000 on 2,048, which lose
+    nothing by it and go through the catalogue less often."""
     max_transitions: int = 20
     """Full back-propagation through this many steps; 95% of the sessions of public logs are shorter."""
     learning_rate: float = 0.01
