@@ -1,9 +1,9 @@
 """One training step of the default model by hand: GRU, cosine scores, softmax cross-entropy, row updates.
 
 It computes what autograd computes from `training.plain` (a test holds the two together), with fewer passes
-over memory: products by torch, everything between them fused by numba, no block of scores read more often
-than it has to be. The factors of products may be in bfloat16; sums, softmax, gates, states, moments and
-weights are float32.
+over memory and few calls: the products over the catalogue by torch, everything else fused by numba, no block
+of scores read more often than it has to be. The factors of products may be in bfloat16; sums, softmax,
+gates, states, moments and weights are float32.
 
 Every batch is dealt out to a fixed number of parts, each worked on by one thread, and what they found is
 added in a fixed order: whether one thread works on the two parts or two do changes how long a step takes,
@@ -29,7 +29,7 @@ from training.crew import Crew
 from training.deal import Dealt, deal
 from training.draws import Draw, draw
 from training.fused_part import CANDIDATES_PAD, SIZE_PAD, PartWorker, Shared, Weights, round_up
-from training.kernels_cell import Gradients, Products
+from training.kernels_cell import Factors, Gradients
 from training.kernels_loss import offsets, unit_rows
 from training.kernels_rows import step_rows, update_rows
 from training.network import Network, new_network
@@ -123,7 +123,7 @@ class FusedStep:
         return Shared(
             dealt,
             items=work.low("items", candidates, padded_size),
-            products=self._products(),
+            factors=self._factors(),
             offset=offsets(dealt.draw.log_chance, self._temperature),
             items_gradient=work.low("items_gradient", parts, candidates, padded_size),
             inputs_gradient=work.floats("inputs_gradient", transitions, size),
@@ -132,17 +132,17 @@ class FusedStep:
             loss=work.floats("loss", parts),
         )
 
-    def _products(self) -> Products:
+    def _factors(self) -> Factors:
         """The matrices of cell and query as factors: rounded once a step, or as they are."""
-        matrices = [getattr(self._model, name) for name in Products._fields]
+        matrices = [getattr(self._model, name) for name in Factors._fields]
         if self._low == torch.float32:
-            return Products(*matrices)
+            return Factors(*matrices)
         rounded = [
-            self._workspace.low(name, *m.shape) for name, m in zip(Products._fields, matrices, strict=True)
+            self._workspace.low(name, *m.shape) for name, m in zip(Factors._fields, matrices, strict=True)
         ]
         for buffer, matrix in zip(rounded, matrices, strict=True):
             tensor_of(buffer).copy_(torch.from_numpy(matrix))
-        return Products(*rounded)
+        return Factors(*rounded)
 
     def _update(self, shared: Shared, gradients: list[Gradients], learning_rate: float) -> None:
         """Step all parameters: the embedding by touched rows, each thread some, the others as a whole."""

@@ -5,13 +5,13 @@ GRU over packed sessions, cosine scores against the candidates, softmax cross-en
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from training.deal import Dealt, Part
-from training.kernels_cell import Floats, Gradients, Low, Passed, Products, Scratch, backward, forward
+from training.kernels_cell import Factors, Floats, Gradients, Low, Passed, Scratch, backward, forward
 from training.kernels_loss import Asked, ask, learn
 from training.kernels_rows import gather_inputs
+from training.memory import zeros
 from training.workspace import Workspace, tensor_of
 
 GATES = 3
@@ -43,7 +43,7 @@ class Shared:
 
     dealt: Dealt
     items: Low  # [C padded, H padded], unit vectors of the candidates
-    products: Products
+    factors: Factors
     offset: Floats  # [C], see `kernels_loss.offsets`
     items_gradient: Low  # [parts, C padded, H padded], without what positives got
     inputs_gradient: Floats  # [N, H]
@@ -59,7 +59,7 @@ class PartWorker:
         self._model, self._temperature, self._dropout = model, temperature, dropout
         self._padded = low == torch.bfloat16
         self._work = Workspace(low)
-        self.gradients = Gradients(*(np.zeros_like(p) for p in list(vars(model).values())[1:]))
+        self.gradients = Gradients(*(zeros(*p.shape).numpy() for p in list(vars(model).values())[1:]))
 
     def learn(self, shared: Shared, place: int) -> None:
         """Find the gradients of this part: rows in `shared`, the rest in `gradients`."""
@@ -74,14 +74,14 @@ class PartWorker:
         seed = (dealt.draw.seed + place * APART) % (1 << 63)
         gather_inputs(model.embedding, dealt.inputs[mine], self._dropout, seed, x, keep)
         passed = self._passed(count, size)
-        forward(part.active, x, shared.products, model.b_ih, model.b_hh, passed)
+        forward(part.active, x, shared.factors, model.b_ih, model.b_hh, passed)
         asked_gradient = self._loss(shared, place, x, passed.low_states)
         backward(
             part.active,
             x,
             keep,
             asked_gradient,
-            shared.products,
+            shared.factors,
             passed,
             self._scratch(part, size),
             self.gradients,
@@ -90,15 +90,15 @@ class PartWorker:
 
     def _loss(self, shared: Shared, place: int, x: Low, states: Low) -> Low:
         """Loss and gradient of the scores; returns ∂loss/∂(A·h + B·x), low [n, H]."""
-        dealt, part, products = shared.dealt, shared.dealt.parts[place], shared.products
+        dealt, part, factors = shared.dealt, shared.dealt.parts[place], shared.factors
         mine = slice(part.begin, part.end)
         candidates, width = shared.items.shape
         asked = self._asked(shared, mine, width)
         ask(
             states,
             x,
-            products.query_hidden,
-            products.query_item,
+            factors.query_hidden,
+            factors.query_item,
             self._temperature,
             self._model.embedding,
             dealt.targets[mine],

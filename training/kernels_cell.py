@@ -19,8 +19,8 @@ Floats = NDArray[np.float32]
 Low = NDArray[np.uint16] | NDArray[np.float32]
 
 
-class Products(NamedTuple):
-    """The matrices that something is multiplied with; low."""
+class Factors(NamedTuple):
+    """The matrices of cell and query as they go into products; low."""
 
     w_ih: Low  # [3H, H]
     w_hh: Low  # [3H, H]
@@ -61,7 +61,7 @@ class Gradients(NamedTuple):
 
 @kernel
 def forward(
-    active: NDArray[np.int64], x: Low, weights: Products, b_ih: Floats, b_hh: Floats, passed: Passed
+    active: NDArray[np.int64], x: Low, weights: Factors, b_ih: Floats, b_hh: Floats, passed: Passed
 ) -> None:
     """All time steps of a part.
 
@@ -120,7 +120,7 @@ def backward(
     x: Low,
     keep: Floats,
     asked_gradient: Low,
-    weights: Products,
+    weights: Factors,
     passed: Passed,
     scratch: Scratch,
     gradients: Gradients,
@@ -147,11 +147,17 @@ def backward(
     for step in range(len(active) - 1, -1, -1):
         begin = end - active[step]
         came_from = begin - active[step - 1] if step > 0 else begin
-        gates_backward(begin, end, came_from, went_on, passed, scratch, gradients)
+        for i in range(went_on):
+            g, more = states_gradient[begin + i], scratch.through_state[i]
+            for j in range(len(g)):
+                g[j] += more[j]
+        gates_backward(begin, end, came_from, passed, scratch, gradients)
         went_on = active[step]
         if step > 0:
             product(low_from[begin:end], weights.w_hh, scratch.through_state[:went_on], False, False, False)
         end = begin
+    through_both = 2 * states_gradient.shape[1]  # reset and update get the same from either side
+    gradients.b_hh[:through_both] = gradients.b_ih[:through_both]
     product(low_gates, x, gradients.w_ih, True, False, False)
     product(low_from, passed.low_before, gradients.w_hh, True, False, False)
     product(asked_gradient, weights.query_item, inputs_gradient, False, False, False)
@@ -164,18 +170,16 @@ def backward(
 
 @part_of_kernel
 def gates_backward(
-    begin: int, end: int, came_from: int, went_on: int, passed: Passed, scratch: Scratch, gradients: Gradients
+    begin: int, end: int, came_from: int, passed: Passed, scratch: Scratch, gradients: Gradients
 ) -> None:
     """Gradient of one time step, rows begin to end.
 
     To the rows of the step before, from `came_from` on (`begin`: there is none), goes the share of ∂/∂h that
-    does not go through `from_state`. `went_on` sessions have a next step, whose share lies in
-    `through_state`.
+    does not go through `from_state`.
     """
     use_wide_vectors()
     size, one = passed.before.shape[1], np.float32(1)
     b_ih, new_b_hh = gradients.b_ih, gradients.b_hh[2 * size :]
-    scratch.states_gradient[begin : begin + went_on] += scratch.through_state[:went_on]
     for i in range(begin, end):
         gates, new_from_state = passed.gates[i], passed.from_state[i, 2 * size :]
         reset, update, new = gates[:size], gates[size : 2 * size], gates[2 * size :]
@@ -203,4 +207,3 @@ def gates_backward(
             b_ih[j] += gates[j]
         for j in range(size):
             new_b_hh[j] += new_from_state[j]
-    gradients.b_hh[: 2 * size] = b_ih[: 2 * size]

@@ -123,7 +123,7 @@ def learn(
     of: Asked,
     gradient: Low,
 ) -> float:
-    """Loss of the scores, and its gradient but for that of the items, blockᵀ·scaled.
+    """Loss of the scores, and its gradient but for that of the items, block·scaled.
 
     Args:
         block: [C or more, n or more], a row for each candidate; scores in, e out, see `exponentials`.

@@ -15,7 +15,7 @@ Rows = NDArray[np.int64]
 
 
 @part_of_kernel
-def mixed(bits: np.uint32) -> np.uint32:
+def hashed(bits: np.uint32) -> np.uint32:
     """The 32-bit finaliser of MurmurHash3. Cast at every step: numba widens sums and products to 64 bits."""
     bits = np.uint32(np.uint32(bits ^ (bits >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     bits = np.uint32(np.uint32(bits ^ (bits >> np.uint32(13))) * np.uint32(0xC2B2AE35))
@@ -35,7 +35,7 @@ def gather_inputs(embedding: Floats, rows: Rows, probability: float, seed: int, 
     for i in range(len(rows)):
         first, row, kept, out = np.uint32(i * size), embedding[rows[i]], keep[i], x[i]
         for j in range(size):
-            bits = mixed(np.uint32(mixed(np.uint32(np.uint32(first + np.uint32(j)) ^ low)) + high))
+            bits = hashed(np.uint32(hashed(np.uint32(np.uint32(first + np.uint32(j)) ^ low)) + high))
             share = scale if bits >= below else np.float32(0)
             kept[j] = share
             out[j] = narrow(row[j] * share, out)

@@ -6,7 +6,11 @@ threads of its own and knows no bfloat16.
 
 The routines are `sgemm` and Intel MKL's `gemm_bf16bf16f32`, with the Fortran interface of BLAS: matrices lie
 by columns, everything is handed over by address. Where torch has none of that name, `plain_product` takes its
-place: as right, and some times slower.
+place: as right, and many times slower. Such torch is asked for no bfloat16 unless the user does
+(`training.precision`).
+
+Compiled code on disk knows the routines by name and finds them at each start. It holds what stands here, too:
+after a change, delete training/__pycache__/*.nb?, as for `training.kernels`.
 """
 
 import ctypes
@@ -22,7 +26,8 @@ from numba.extending import overload
 
 from training.kernels import kernel, widen
 
-BLAS = {"sgemm_": types.float32, "gemm_bf16bf16f32_": types.uint16}
+BFLOAT16 = "gemm_bf16bf16f32_"
+BLAS = {"sgemm_": types.float32, BFLOAT16: types.uint16}
 """Routines, and how the factors are kept."""
 
 PREFIX = "nextclick_"
@@ -38,8 +43,8 @@ def _signature(factor: Any) -> Any:
     return types.void(_BYTES, _BYTES, _INTS, _INTS, _INTS, _FLOATS, *factors, _FLOATS, _FLOATS, _INTS)
 
 
-_call_float32 = types.ExternalFunction(f"{PREFIX}sgemm_", _signature(types.float32))
-_call_bfloat16 = types.ExternalFunction(f"{PREFIX}gemm_bf16bf16f32_", _signature(types.uint16))
+_call_float32 = types.ExternalFunction(PREFIX + "sgemm_", _signature(types.float32))
+_call_bfloat16 = types.ExternalFunction(PREFIX + BFLOAT16, _signature(types.uint16))
 _AS_IT_LIES, _TURNED = (np.frombuffer(letter, np.uint8) for letter in (b"N", b"T"))
 
 

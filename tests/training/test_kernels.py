@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from training.crew import Crew
 from training.draws import ahead
 from training.kernels import REASSOCIATE, exp, narrow, sigmoid, widen
-from training.precision import low_precision
+from training.precision import BFLOAT16_UNITS, low_precision
+from training.products import BFLOAT16, OWN
 from training.settings import TrainSettings
 from training.workspace import Workspace, tensor_of
 
@@ -89,7 +90,16 @@ def test_a_buffer_begins_with_a_cache_line(rows: int) -> None:
 def test_precision_asked_for_is_taken() -> None:
     assert low_precision(TrainSettings(precision="float32")) == torch.float32
     assert low_precision(TrainSettings(precision="bfloat16")) == torch.bfloat16
-    assert low_precision(TrainSettings()) == low_precision(TrainSettings())
+
+
+def test_without_the_routine_for_it_no_bfloat16_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = dict.fromkeys(BFLOAT16_UNITS, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert low_precision(TrainSettings()) == torch.bfloat16
+    monkeypatch.setitem(OWN, BFLOAT16, "loops")
+    assert low_precision(TrainSettings()) == torch.float32
+    assert low_precision(TrainSettings(precision="bfloat16")) == torch.bfloat16
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -1,6 +1,7 @@
 """Products within kernels: torch's BLAS and our own loops compute the same, whichever way the factors lie."""
 
 import ctypes
+import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from numba import njit
 from numpy.typing import NDArray
 
-from training.products import BLAS, PREFIX, make_known, product
+from training.products import BFLOAT16, BLAS, OWN, PREFIX, make_known, product
 from training.workspace import tensor_of
 
 KINDS = [pytest.param(np.float32, id="float32"), pytest.param(np.uint16, id="bfloat16")]
@@ -75,7 +76,7 @@ def test_product_equals_torchs(
     check(in_a_kernel, kind, turns, sizes)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(np.float32, "sgemm_"), (np.uint16, "gemm_bf16bf16f32_")])
+@pytest.mark.parametrize(("kind", "name"), [(np.float32, "sgemm_"), (np.uint16, BFLOAT16)])
 def test_where_torch_has_no_such_routine_our_own_takes_its_place(
     kind: type[np.generic], name: str, names_kept: None
 ) -> None:
@@ -99,13 +100,21 @@ def test_where_torch_has_no_such_routine_our_own_takes_its_place(
             check(by_address, kind, turns, sizes)
 
 
+@pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="other builds of torch have another BLAS",
+)
+def test_the_torch_that_is_pinned_has_both() -> None:
+    assert OWN == {}, "training takes many times as long: see training/products.py"
+
+
 def test_what_a_library_has_is_taken_from_it(names_kept: None) -> None:
     class Half:
         """Has one of the routines."""
 
         sgemm_ = ctypes.CFUNCTYPE(None)(lambda: None)
 
-    assert set(make_known(Half())) == {"gemm_bf16bf16f32_"}  # type: ignore[arg-type]
+    assert set(make_known(Half())) == {BFLOAT16}  # type: ignore[arg-type]
 
 
 def test_only_compiled_code_can_call_it() -> None:
