@@ -30,7 +30,7 @@ help: ## list the targets
 	echo
 	echo '  PYTHON=/path/to/python3   make the environment with this Python'
 	echo '  TORCH_BACKEND=cpu         torch from its own index of builds (cpu, cu126, auto, …), see uv --torch-backend'
-	echo '  JOBS=1                    processes of `make test`, each with a broker of its own; 2 by default'
+	echo '  JOBS=1                    processes of `make test`, each with a broker of its own; 2 by default (3 overload two cores)'
 	echo '  NEXTCLICK_BOOTSTRAP=host:port   demo and tests use this Kafka cluster instead of starting one'
 
 setup: $(STAMP) ## make or update the environment in .venv (the other targets do it by themselves)
