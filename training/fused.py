@@ -28,8 +28,8 @@ from training.batches import Batch
 from training.crew import Crew
 from training.deal import Dealt, deal
 from training.draws import Draw, draw
-from training.fused_part import CANDIDATES_PAD, SIZE_PAD, PartWorker, Shared, Weights, round_up
-from training.kernels_cell import Factors, Gradients
+from training.fused_part import CANDIDATES_PAD, SIZE_PAD, PartWorker, Shared, round_up
+from training.kernels_cell import Dense, Factors
 from training.kernels_loss import offsets, unit_rows
 from training.kernels_rows import step_rows, update_rows
 from training.network import Network, new_network
@@ -78,13 +78,17 @@ class FusedStep:
             dropout: probability to drop an entry of an input.
             low: torch.bfloat16 or torch.float32, for the factors of products.
         """
-        self._model = Weights(*(p.detach().numpy() for p in (network.embedding, *network.dense)))
+        self._embedding = network.embedding.detach().numpy()
+        self._dense = Dense(*(parameter.detach().numpy() for parameter in network.dense))
         self._embedding_optimiser, self._dense_optimisers = embedding_optimiser, dense_optimisers
         self._temperature = network.architecture.temperature
         self._parts = max(MIN_PARTS, settings.threads)
         self._low, self._padded = low, low == torch.bfloat16
         self._workspace = Workspace(low)
-        self._workers = [PartWorker(self._model, self._temperature, dropout, low) for _ in range(self._parts)]
+        self._workers = [
+            PartWorker(self._embedding, self._dense, self._temperature, dropout, low)
+            for _ in range(self._parts)
+        ]
         self._crew = Crew(min(settings.threads, self._parts))
 
     def prepare(self, draw: Draw) -> Dealt:
@@ -95,7 +99,7 @@ class FusedStep:
         """Learn from a batch; returns its loss."""
         shared = self._shared(dealt)
         spans = _halves(dealt.draw.candidates, self._parts)
-        embedding, touched = self._model.embedding, dealt.draw.touched
+        embedding, touched = self._embedding, dealt.draw.touched
         self._crew.run([partial(unit_rows, embedding, touched, *span, shared.items) for span in spans])
         workers = self._workers[: len(dealt.parts)]
         self._crew.run([partial(worker.learn, shared, place) for place, worker in enumerate(workers)])
@@ -114,7 +118,7 @@ class FusedStep:
         self._crew.close()
 
     def _shared(self, dealt: Dealt) -> Shared:
-        transitions, size = len(dealt.inputs), self._model.embedding.shape[1]
+        transitions, size = len(dealt.inputs), self._embedding.shape[1]
         candidates, parts, work = dealt.draw.candidates, len(dealt.parts), self._workspace
         if self._padded:
             candidates, padded_size = round_up(candidates, CANDIDATES_PAD), round_up(size, SIZE_PAD)
@@ -134,7 +138,7 @@ class FusedStep:
 
     def _factors(self) -> Factors:
         """The matrices of cell and query as factors: rounded once a step, or as they are."""
-        matrices = [getattr(self._model, name) for name in Factors._fields]
+        matrices = [getattr(self._dense, name) for name in Factors._fields]
         if self._low == torch.float32:
             return Factors(*matrices)
         rounded = [
@@ -144,7 +148,7 @@ class FusedStep:
             tensor_of(buffer).copy_(torch.from_numpy(matrix))
         return Factors(*rounded)
 
-    def _update(self, shared: Shared, gradients: list[Gradients], learning_rate: float) -> None:
+    def _update(self, shared: Shared, gradients: list[Dense], learning_rate: float) -> None:
         """Step all parameters: the embedding by touched rows, each thread some, the others as a whole."""
         dealt, draw, optimiser = shared.dealt, shared.dealt.draw, self._embedding_optimiser
         constants = optimiser.begin_step(learning_rate)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from training.deal import Dealt, Part
-from training.kernels_cell import Factors, Floats, Gradients, Low, Passed, Scratch, backward, forward
+from training.kernels_cell import Dense, Factors, Floats, Low, Passed, Scratch, backward, forward
 from training.kernels_loss import Asked, ask, learn
 from training.kernels_rows import gather_inputs
 from training.memory import zeros
@@ -22,19 +22,6 @@ by 32 (a width of 128 instead of 100 takes less time, not more), and torch compi
 
 APART = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio, odd: its multiples share no pattern of bits."""
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """Views of what is trained."""
-
-    embedding: Floats  # [V, H]
-    w_ih: Floats  # [3H, H]
-    w_hh: Floats  # [3H, H]
-    b_ih: Floats  # [3H]
-    b_hh: Floats  # [3H]
-    query_hidden: Floats  # [H, H]
-    query_item: Floats  # [H, H]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,26 +42,29 @@ class Shared:
 class PartWorker:
     """Forward and backward of one part, in buffers of its own."""
 
-    def __init__(self, model: Weights, temperature: float, dropout: float, low: torch.dtype) -> None:
-        self._model, self._temperature, self._dropout = model, temperature, dropout
+    def __init__(
+        self, embedding: Floats, dense: Dense, temperature: float, dropout: float, low: torch.dtype
+    ) -> None:
+        self._embedding, self._dense = embedding, dense
+        self._temperature, self._dropout = temperature, dropout
         self._padded = low == torch.bfloat16
         self._work = Workspace(low)
-        self.gradients = Gradients(*(zeros(*p.shape).numpy() for p in list(vars(model).values())[1:]))
+        self.gradients = Dense(*(zeros(*array.shape).numpy() for array in dense))
 
     def learn(self, shared: Shared, place: int) -> None:
         """Find the gradients of this part: rows in `shared`, the rest in `gradients`."""
         # A thread learns of `torch.set_num_threads` when it first asks. Products do not ask: those of a new
         # thread would run on all cores, and cut their sums in other places.
         torch.get_num_threads()
-        dealt, part, model = shared.dealt, shared.dealt.parts[place], self._model
+        dealt, part, embedding = shared.dealt, shared.dealt.parts[place], self._embedding
         mine = slice(part.begin, part.end)
-        count, size = part.end - part.begin, model.embedding.shape[1]
+        count, size = part.end - part.begin, embedding.shape[1]
         x, keep = self._work.low("x", count, size), self._work.floats("keep", count, size)
         # Far apart: neighbouring seeds throw the same coins in another order.
         seed = (dealt.draw.seed + place * APART) % (1 << 63)
-        gather_inputs(model.embedding, dealt.inputs[mine], self._dropout, seed, x, keep)
+        gather_inputs(embedding, dealt.inputs[mine], self._dropout, seed, x, keep)
         passed = self._passed(count, size)
-        forward(part.active, x, shared.factors, model.b_ih, model.b_hh, passed)
+        forward(part.active, x, shared.factors, self._dense.b_ih, self._dense.b_hh, passed)
         asked_gradient = self._loss(shared, place, x, passed.low_states)
         backward(
             part.active,
@@ -100,7 +90,7 @@ class PartWorker:
             factors.query_hidden,
             factors.query_item,
             self._temperature,
-            self._model.embedding,
+            self._embedding,
             dealt.targets[mine],
             asked,
         )

@@ -48,8 +48,8 @@ class Scratch(NamedTuple):
     low_from_state: Low  # [n, 3H], gradient of W_hh·h + b_hh
 
 
-class Gradients(NamedTuple):
-    """Of everything but the embedding, out; in the order of `Network.dense`."""
+class Dense(NamedTuple):
+    """All that is trained but the embedding, or the gradients of it; in the order of `Network.dense`."""
 
     w_ih: Floats  # [3H, H]
     w_hh: Floats  # [3H, H]
@@ -123,7 +123,7 @@ def backward(
     weights: Factors,
     passed: Passed,
     scratch: Scratch,
-    gradients: Gradients,
+    gradients: Dense,
     inputs_gradient: Floats,
 ) -> None:
     """Back through the query and through time; `passed` is used up.
@@ -170,7 +170,7 @@ def backward(
 
 @part_of_kernel
 def gates_backward(
-    begin: int, end: int, came_from: int, passed: Passed, scratch: Scratch, gradients: Gradients
+    begin: int, end: int, came_from: int, passed: Passed, scratch: Scratch, gradients: Dense
 ) -> None:
     """Gradient of one time step, rows begin to end.
 
