@@ -152,6 +152,7 @@ def test_how_far_a_restore_is_can_be_seen(bootstrap: str, topic_prefix: str, top
         wait_for_value(worker, "nextclick_restoring_partitions", 1)
         status, body = worker.get("/readyz")
         assert (status, json.loads(body)["restored_share"]) == (503, 0.75)
+        assert '"partition":1,"offset":9,"end":12' in worker.wait_for_log("restore_waits")
         held_up.close()
         assert worker.wait_ready()["restored_share"] == 1.0
         wait_for_value(worker, "nextclick_restore_remaining_records", 0)

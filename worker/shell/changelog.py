@@ -284,6 +284,16 @@ class ChangelogReader:
             one.position = max(one.position, ends.get(partition, 0))
             if one.position >= one.end:
                 self._finish(partition, one, assigned=True)
+            elif partition in ends:
+                self._trouble.warning(
+                    "restore_waits",
+                    f"transaction on {partition}",
+                    reason="a transaction on the changelog is open",
+                    then="goes on once it ends: brokers abort that of a worker that died",
+                    partition=partition,
+                    offset=one.position,
+                    end=one.end,
+                )
 
     def _finish(self, partition: int, one: _Restoring, *, assigned: bool) -> None:
         self._put(Chunk(partition, one.ticket, [], one.bounds, is_last=True))
