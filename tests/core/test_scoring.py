@@ -1,13 +1,21 @@
 """Top-k against an exhaustive sort."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.core import scoring
+from worker.core.best import CHUNK
+from worker.core.item_codes import CAN_MULTIPLY_CODES, LANES
+from worker.core.lanes import dot
 from worker.core.scoring import Scorer
 
 
@@ -15,9 +23,20 @@ def drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+needs_codes = pytest.mark.skipif(not CAN_MULTIPLY_CODES, reason="this processor has no AVX-512 VNNI")
+WAYS = [False, True] if CAN_MULTIPLY_CODES else [False]
+"""By products, and by codes where this processor can."""
+
+
 def check(catalogue: Tensor, queries: Tensor, k: int) -> None:
     """Scores are those of a full sort; each item really has the score beside it; none stands twice."""
-    found = Scorer(catalogue, k).top_k(queries)
+    for by_codes in WAYS:
+        check_found(Scorer(catalogue, k, by_codes).top_k(queries), catalogue, queries, k)
+
+
+def check_found(
+    found: tuple[NDArray[np.float32], NDArray[np.int64]], catalogue: Tensor, queries: Tensor, k: int
+) -> None:
     scores, items = (torch.from_numpy(array) for array in found)
     k = min(k, len(catalogue))
     everything = queries.double() @ catalogue.double().t()
@@ -55,19 +74,20 @@ def test_across_the_boundary_of_a_larger_block() -> None:
 @settings(deadline=None, max_examples=60)
 def test_wherever_the_best_stand(seed: int, ties: int) -> None:
     """The best of a query may all be of one chunk, or of the last few items, or equal."""
-    k, items = 20, 80 * scoring.CHUNK + 9
+    k, items = 20, 80 * CHUNK + 9
     catalogue = drawn(seed, items, 3)
-    chunk = k + seed % 78 * scoring.CHUNK
-    catalogue[chunk : chunk + scoring.CHUNK] += 5
+    chunk = k + seed % 78 * CHUNK
+    catalogue[chunk : chunk + CHUNK] += 5
     catalogue[-9:] -= 4
     if ties:
         catalogue = catalogue.round(decimals=ties - 1)
     check(catalogue, drawn(seed + 1, 40, 3), k)
 
 
-def test_results_stay_when_the_next_queries_come() -> None:
+@pytest.mark.parametrize("by_codes", WAYS)
+def test_results_stay_when_the_next_queries_come(by_codes: bool) -> None:
     """The buffer is the scorer's own and is used again."""
-    scorer = Scorer(drawn(1, 50, 4), 5)
+    scorer = Scorer(drawn(1, 50, 4), 5, by_codes)
     scores, items = scorer.top_k(drawn(2, 3, 4))
     kept = scores.copy(), items.copy()
     scorer.top_k(drawn(3, 3, 4))
@@ -78,4 +98,61 @@ def test_results_stay_when_the_next_queries_come() -> None:
 @pytest.mark.parametrize(("items", "k"), [(9, 5), (1, 1), (100, 20), (100, 100)])
 def test_of_equal_items_the_first(items: int, k: int) -> None:
     check(torch.ones(items, 3), torch.ones(4, 3), k)
-    assert Scorer(torch.ones(items, 3), k).top_k(torch.ones(2, 3))[1].tolist() == [list(range(k))] * 2
+    for by_codes in WAYS:
+        found = Scorer(torch.ones(items, 3), k, by_codes).top_k(torch.ones(2, 3))
+        assert found[1].tolist() == [list(range(k))] * 2
+
+
+@needs_codes
+@pytest.mark.parametrize("apart", [1e-2, 1e-3, 1e-5, 0])
+@pytest.mark.parametrize("queries", [1, 6])
+def test_codes_lose_no_item_that_they_cannot_tell_apart(apart: float, queries: int) -> None:
+    """Items that differ by less than their codes are rounded by: the best are still those of exact scores."""
+    catalogue = drawn(3, 1, 96) + apart * drawn(4, 2_000, 96)
+    asked = drawn(5, queries, 96)
+    scores, items = Scorer(catalogue, 20, by_codes=True).top_k(asked)
+    for row in range(queries):
+        exact = np.array([dot(item, asked[row].numpy()) for item in catalogue.numpy()])
+        best = np.argsort(-exact, kind="stable")[:20]
+        assert np.array_equal(items[row], best)
+        assert np.array_equal(scores[row], exact[best])
+
+
+@needs_codes
+def test_codes_that_err_both_ways_by_all_of_the_margin() -> None:
+    """The best item looks worse than it is and one of another block better: twice the margin lies between."""
+    catalogue = torch.tensor([[127, -60.0]]).repeat(2 * LANES, 1)
+    catalogue[3] = torch.tensor([127, 10.49])  # taken for 10
+    catalogue[LANES + 5] = torch.tensor(
+        [126.6, 10.48]
+    )  # of 126.6 / 127 each 10.513: taken for 11, which is 10.97
+    scores, items = Scorer(catalogue, 1, by_codes=True).top_k(torch.tensor([[0, 1.0]]))
+    assert items.tolist() == [[3]]
+    assert scores.item() == np.float32(10.49)
+
+
+@needs_codes
+@pytest.mark.parametrize("stretch", [1e-18, 1e-3, 1e3, 1e15])
+def test_codes_do_not_care_how_long_vectors_are(stretch: float) -> None:
+    """Some items a thousand times as long as others; one of length 0, and one query."""
+    catalogue = drawn(6, 900, 30) * torch.logspace(-3, 0, 900)[:, None]
+    catalogue[7] = 0
+    asked = drawn(7, 5, 30)
+    asked[3] = 0
+    scores, items = Scorer(catalogue * stretch, 20, by_codes=True).top_k(asked * stretch)
+    expected = Scorer(catalogue * stretch, 20, by_codes=False).top_k(asked * stretch)
+    assert np.array_equal(items, expected[1])
+    assert np.allclose(scores, expected[0], rtol=1e-5, atol=0)
+
+
+def test_without_the_instruction_all_items_are_multiplied() -> None:
+    """numba can be told to compile for an older processor than this one."""
+    program = (
+        "import torch; from worker.core.scoring import Scorer, CAN_MULTIPLY_CODES;"
+        "print(CAN_MULTIPLY_CODES, Scorer(torch.eye(9), 2).top_k(torch.eye(9)[4:5])[1][0, 0])"
+    )
+    environment = {**os.environ, "NUMBA_ENABLE_AVX": "0"}
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (said.stdout.split(), said.returncode) == (["False", "4"], 0), said.stderr

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.model_manifest import Cell, Score
-from worker.core.compiled import compiled, compiled_with
+from worker.core.compiled import compiled
+from worker.core.lanes import dot
 from worker.core.step import TINY, CellWeights, QueryWeights
 
 Floats = NDArray[np.float32]
@@ -25,8 +26,6 @@ FEW = 8
 """Up to here step and query together are quicker than torch's products; measured, 1 to 32 sessions."""
 
 ONE = np.float32(1)
-IN_LANES = {"reassoc", "contract"}
-"""Products are added up in vector lanes: always in the same order, not in that of the columns."""
 
 
 class FewSessions(NamedTuple):
@@ -82,16 +81,6 @@ class FewSessions(NamedTuple):
         return asked
 
 
-def _dot(a: Floats, b: Floats) -> np.float32:
-    total = np.float32(0)
-    for at in range(a.shape[0]):
-        total += a[at] * b[at]
-    return total
-
-
-_dot = compiled_with(_dot, fastmath=IN_LANES)
-
-
 @compiled
 def _sigmoid(number: np.float32) -> np.float32:
     return ONE / (ONE + np.float32(math.exp(-number)))
@@ -113,9 +102,9 @@ def _step(
         z, n = size + r, 2 * size + r  # rows of the gates: reset, update, new
         for at in range(sessions):
             x, h = embedding[clicked[at]], states[at]
-            reset = _sigmoid(_dot(w_ih[r], x) + b_ih[r] + _dot(w_hh[r], h) + b_hh[r])
-            update = _sigmoid(_dot(w_ih[z], x) + b_ih[z] + _dot(w_hh[z], h) + b_hh[z])
-            new = np.float32(math.tanh(_dot(w_ih[n], x) + b_ih[n] + reset * (_dot(w_hh[n], h) + b_hh[n])))
+            reset = _sigmoid(dot(w_ih[r], x) + b_ih[r] + dot(w_hh[r], h) + b_hh[r])
+            update = _sigmoid(dot(w_ih[z], x) + b_ih[z] + dot(w_hh[z], h) + b_hh[z])
+            new = np.float32(math.tanh(dot(w_ih[n], x) + b_ih[n] + reset * (dot(w_hh[n], h) + b_hh[n])))
             after[at, r] = new + update * (h[r] - new)
 
 
@@ -133,8 +122,8 @@ def _ask(
     for row in range(size):
         for at in range(sessions):
             x = embedding[clicked[at]]
-            asked[at, row] = _dot(query_hidden[row], states[at]) + _dot(query_item[row], x)
+            asked[at, row] = dot(query_hidden[row], states[at]) + dot(query_item[row], x)
     if is_cosine:
         for at in range(sessions):
-            square = max(float(_dot(asked[at], asked[at])), TINY)
+            square = max(float(dot(asked[at], asked[at])), TINY)
             asked[at] *= np.float32(1 / math.sqrt(square))

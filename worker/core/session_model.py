@@ -24,8 +24,7 @@ class SessionModel:
         items: item ids; entry i belongs to row i of `embedding` and `item_matrix`.
         embedding: [V, D], what a click feeds to the first layer.
         item_matrix: [V, H], times the temperature and at unit length where the score is cosine: query · rowᵀ
-            is the score. It lies in memory column after column, in which the product with few queries is up
-            to twice as quick.
+            is the score.
         layers: weights of the recurrence, lowest layer first.
         query: what is asked of the item matrix.
         cell: kind of the recurrence.
@@ -80,14 +79,14 @@ def session_model(artefact: Artefact) -> SessionModel:
 
 
 def laid_out(version: str, items: list[str], architecture: Architecture, arrays: Tensors) -> SessionModel:
-    """Lay out tensors of this architecture for serving; all but the item matrix are shared, not copied."""
+    """Lay out tensors of this architecture for serving; what need not be changed is shared, not copied."""
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     scored = tensors.get("output_embedding", tensors["embedding"])
     return SessionModel(
         version=version,
         items=items,
         embedding=tensors["embedding"],
-        item_matrix=_by_columns(_scored_vectors(scored, architecture)),
+        item_matrix=_scored_vectors(scored, architecture),
         layers=tuple(_layer(tensors, layer) for layer in range(architecture.layers)),
         query=QueryWeights(tensors["query_hidden"], tensors.get("query_item")),
         cell=architecture.cell,
@@ -109,7 +108,3 @@ def _scored_vectors(embedding: Tensor, architecture: Architecture) -> Tensor:
     if architecture.score == "dot":
         return embedding
     return unit_items(embedding).mul_(architecture.temperature)
-
-
-def _by_columns(matrix: Tensor) -> Tensor:
-    return matrix.t().contiguous().t()
