@@ -6,7 +6,8 @@ import torch
 
 from tests.bench.workload import HIDDEN_SIZE, ITEMS, TOP_K
 from worker.core.scoring import Scorer
-from worker.core.step import CellWeights, QueryWeights, session_query, step, unit_items
+from worker.core.session_model import SessionModel
+from worker.core.step import CellWeights, QueryWeights, unit_items
 
 REPEATS = 5
 
@@ -25,15 +26,15 @@ def kernel_clicks_per_s(clicks: int, batch: int, threads: int) -> float:
         torch.zeros(3 * size),
     )
     query = QueryWeights(torch.eye(size), torch.zeros(size, size))
-    scorer = Scorer(unit_items(embedding), TOP_K)
+    model = SessionModel("", ITEMS, embedding, unit_items(embedding), (cell,), query)
+    scorer = Scorer(model.item_matrix, model.codes, TOP_K)
     hidden = torch.zeros(batch, size)
     clicked = torch.randint(len(ITEMS), (batch,))
     best_s = float("inf")
     for _ in range(REPEATS):
         started = time.perf_counter()
         for _ in range(clicks // batch):
-            x = embedding[clicked]
-            hidden = step("gru", [cell], x, hidden)
-            scorer.top_k(session_query(query, hidden, x))
+            hidden = model.step(clicked, hidden)
+            scorer.top_k(model.ask(hidden, clicked))
         best_s = min(best_s, time.perf_counter() - started)
     return clicks // batch * batch / best_s

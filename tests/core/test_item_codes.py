@@ -6,18 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker.core.item_codes import (
-    AT_ONCE,
-    CAN_MULTIPLY_CODES,
-    GROUP,
-    LANES,
-    LARGEST,
-    SHIFT,
-    ItemCodes,
-    approximate,
-    encode_query,
-    margin,
-)
+from worker.core.code_products import AT_ONCE, CAN_MULTIPLY_CODES, GROUP, LANES
+from worker.core.item_codes import LARGEST, SHIFT, ItemCodes, approximate, encode_query, margin
 
 pytestmark = pytest.mark.skipif(not CAN_MULTIPLY_CODES, reason="this processor has no AVX-512 VNNI")
 

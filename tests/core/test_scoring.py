@@ -14,13 +14,18 @@ from torch import Tensor
 
 from worker.core import scoring
 from worker.core.best import CHUNK
-from worker.core.item_codes import CAN_MULTIPLY_CODES, LANES
+from worker.core.code_products import CAN_MULTIPLY_CODES, LANES
+from worker.core.item_codes import ItemCodes
 from worker.core.lanes import dot
 from worker.core.scoring import Scorer
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def scorer(catalogue: Tensor, k: int, by_codes: bool) -> Scorer:
+    return Scorer(catalogue, ItemCodes.of(catalogue.numpy()) if by_codes else None, k)
 
 
 needs_codes = pytest.mark.skipif(not CAN_MULTIPLY_CODES, reason="this processor has no AVX-512 VNNI")
@@ -31,7 +36,7 @@ WAYS = [False, True] if CAN_MULTIPLY_CODES else [False]
 def check(catalogue: Tensor, queries: Tensor, k: int) -> None:
     """Scores are those of a full sort; each item really has the score beside it; none stands twice."""
     for by_codes in WAYS:
-        check_found(Scorer(catalogue, k, by_codes).top_k(queries), catalogue, queries, k)
+        check_found(scorer(catalogue, k, by_codes).top_k(queries), catalogue, queries, k)
 
 
 def check_found(
@@ -87,10 +92,10 @@ def test_wherever_the_best_stand(seed: int, ties: int) -> None:
 @pytest.mark.parametrize("by_codes", WAYS)
 def test_results_stay_when_the_next_queries_come(by_codes: bool) -> None:
     """The buffer is the scorer's own and is used again."""
-    scorer = Scorer(drawn(1, 50, 4), 5, by_codes)
-    scores, items = scorer.top_k(drawn(2, 3, 4))
+    one = scorer(drawn(1, 50, 4), 5, by_codes)
+    scores, items = one.top_k(drawn(2, 3, 4))
     kept = scores.copy(), items.copy()
-    scorer.top_k(drawn(3, 3, 4))
+    one.top_k(drawn(3, 3, 4))
     assert np.array_equal(scores, kept[0])
     assert np.array_equal(items, kept[1])
 
@@ -99,7 +104,7 @@ def test_results_stay_when_the_next_queries_come(by_codes: bool) -> None:
 def test_of_equal_items_the_first(items: int, k: int) -> None:
     check(torch.ones(items, 3), torch.ones(4, 3), k)
     for by_codes in WAYS:
-        found = Scorer(torch.ones(items, 3), k, by_codes).top_k(torch.ones(2, 3))
+        found = scorer(torch.ones(items, 3), k, by_codes).top_k(torch.ones(2, 3))
         assert found[1].tolist() == [list(range(k))] * 2
 
 
@@ -110,7 +115,7 @@ def test_codes_lose_no_item_that_they_cannot_tell_apart(apart: float, queries: i
     """Items that differ by less than their codes are rounded by: the best are still those of exact scores."""
     catalogue = drawn(3, 1, 96) + apart * drawn(4, 2_000, 96)
     asked = drawn(5, queries, 96)
-    scores, items = Scorer(catalogue, 20, by_codes=True).top_k(asked)
+    scores, items = scorer(catalogue, 20, by_codes=True).top_k(asked)
     for row in range(queries):
         exact = np.array([dot(item, asked[row].numpy()) for item in catalogue.numpy()])
         best = np.argsort(-exact, kind="stable")[:20]
@@ -126,7 +131,7 @@ def test_codes_that_err_both_ways_by_all_of_the_margin() -> None:
     catalogue[LANES + 5] = torch.tensor(
         [126.6, 10.48]
     )  # of 126.6 / 127 each 10.513: taken for 11, which is 10.97
-    scores, items = Scorer(catalogue, 1, by_codes=True).top_k(torch.tensor([[0, 1.0]]))
+    scores, items = scorer(catalogue, 1, by_codes=True).top_k(torch.tensor([[0, 1.0]]))
     assert items.tolist() == [[3]]
     assert scores.item() == np.float32(10.49)
 
@@ -139,8 +144,8 @@ def test_codes_do_not_care_how_long_vectors_are(stretch: float) -> None:
     catalogue[7] = 0
     asked = drawn(7, 5, 30)
     asked[3] = 0
-    scores, items = Scorer(catalogue * stretch, 20, by_codes=True).top_k(asked * stretch)
-    expected = Scorer(catalogue * stretch, 20, by_codes=False).top_k(asked * stretch)
+    scores, items = scorer(catalogue * stretch, 20, by_codes=True).top_k(asked * stretch)
+    expected = scorer(catalogue * stretch, 20, by_codes=False).top_k(asked * stretch)
     assert np.array_equal(items, expected[1])
     assert np.allclose(scores, expected[0], rtol=1e-5, atol=0)
 
@@ -148,11 +153,12 @@ def test_codes_do_not_care_how_long_vectors_are(stretch: float) -> None:
 def test_without_the_instruction_all_items_are_multiplied() -> None:
     """numba can be told to compile for an older processor than this one."""
     program = (
-        "import torch; from worker.core.scoring import Scorer, CAN_MULTIPLY_CODES;"
-        "print(CAN_MULTIPLY_CODES, Scorer(torch.eye(9), 2).top_k(torch.eye(9)[4:5])[1][0, 0])"
+        "import torch; from worker.core.scoring import Scorer; from tests.core.models import random_model;"
+        "model = random_model(['a', 'b', 'c'], 4, 1);"
+        "print(model.codes, Scorer(torch.eye(9), model.codes, 2).top_k(torch.eye(9)[4:5])[1][0, 0])"
     )
     environment = {**os.environ, "NUMBA_ENABLE_AVX": "0"}
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
     )
-    assert (said.stdout.split(), said.returncode) == (["False", "4"], 0), said.stderr
+    assert (said.stdout.split(), said.returncode) == (["None", "4"], 0), said.stderr

@@ -8,34 +8,18 @@ product c·d is exact, and by Cauchy-Schwarz s·t·c·d misses q·x by no more t
 so that an item whose approximate score is further below the k-th best than twice that cannot be of the k
 best: those that remain, some dozens, are scored exactly (`worker.core.scoring`).
 
-The processor multiplies 64 such numbers in one instruction and adds the products of four each (VPDPBUSD of
-AVX-512 VNNI, one factor without a sign: c + 128). So the codes lie by 16 items, and of these by four columns:
-what one instruction wants is 64 bytes in one piece. V items, H width, B queries.
+They lie as `worker.core.code_products` multiplies them: by `LANES` items, and of these by `GROUP` columns.
+V items, H width, B queries.
 """
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.core import cgutils as cgutils_without_types
-from numba.core.registry import cpu_target
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from worker.core.code_products import AT_ONCE, GROUP, LANES, score_one, score_some
 from worker.core.compiled import compiled
 from worker.core.lanes import highest as best_of
-
-cgutils: Any = cgutils_without_types
-
-LANES = 16
-"""Items that are multiplied at once."""
-
-GROUP = 4
-"""Columns whose products one lane adds up at once."""
-
-AT_ONCE = 4
-"""Queries for which the codes of a block are read once."""
 
 LARGEST = 127
 SHIFT = 128
@@ -43,9 +27,6 @@ SHIFT = 128
 
 FLOAT32_ERROR = 2.0**-23
 """Twice the relative error of one float32 operation."""
-
-CAN_MULTIPLY_CODES = "+avx512vnni" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-"""Whether there is the instruction, on the processor that numba compiles for."""
 
 
 class ItemCodes(NamedTuple):
@@ -156,9 +137,9 @@ def approximate(
                 highest.strides[0],
             )
             if at_once == 1:
-                _score_one(place)
+                score_one(place)
             else:
-                _score_some(place)
+                score_some(place)
             query += at_once
     behind = blocks * LANES
     for query in range(queries):  # the last block has lanes without an item
@@ -178,63 +159,3 @@ def _code(number: np.float32, scale: np.float32) -> int:
     if scale == 0:
         return 0
     return int(min(max(np.rint(number / scale), -LARGEST), LARGEST))
-
-
-def _score_block(queries: int) -> Any:
-    """What scores a block of items for so many queries, whose sums stay in registers.
-
-    It takes one tuple of addresses, and of distances in bytes from one query to the next: the codes of the
-    block, how many groups of columns they have, the scales of its items; the codes of the queries and their
-    distance, their shifts, their scales; where the scores go and their distance, where the best score of the
-    block goes and that distance.
-    """
-    word, number = ir.IntType(32), ir.FloatType()
-    words, numbers = ir.VectorType(word, LANES), ir.VectorType(number, LANES)
-    some_bytes = ir.VectorType(ir.IntType(8), LANES * GROUP)
-
-    def typed(_context: Any, place: Any) -> Any:
-        return types.void(place), build
-
-    def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        addresses = cgutils.unpack_tuple(builder, arguments[0])
-        codes, groups, scales, coded, coded_step, shifts, query_scales, scores, scores_step = addresses[:9]
-        highest, highest_step = addresses[9:]
-        distance = codes.type
-
-        def at(begin: Any, index: Any, size: Any, kind: Any) -> Any:
-            return builder.inttoptr(builder.add(begin, builder.mul(index, size)), kind.as_pointer())
-
-        def for_all(one: Any, kind: Any) -> Any:
-            first = builder.insert_element(kind(ir.Undefined), one, word(0))
-            return builder.shuffle_vector(first, kind(ir.Undefined), words([0] * LANES))
-
-        def known(name: str, gives: Any, *takes: Any) -> Any:
-            return cgutils.get_or_insert_function(builder.module, ir.FunctionType(gives, takes), name)
-
-        multiply = known("llvm.x86.avx512.vpdpbusd.512", words, words, some_bytes, some_bytes)
-        highest_of = known("llvm.vector.reduce.fmax.v16f32", number, numbers)
-        sums = [cgutils.alloca_once(builder, words) for _ in range(queries)]
-        for one in sums:
-            builder.store(words([0] * LANES), one)
-        with cgutils.for_range(builder, groups) as loop:
-            of_items = builder.load(at(codes, loop.index, distance(LANES * GROUP), some_bytes), align=1)
-            for query, one in enumerate(sums):
-                begin = builder.add(coded, builder.mul(distance(query), coded_step))
-                group = builder.load(at(begin, loop.index, distance(GROUP), word), align=1)
-                of_query = builder.bitcast(for_all(group, words), some_bytes)
-                builder.store(builder.call(multiply, (builder.load(one), of_items, of_query)), one)
-        of_items = builder.load(builder.inttoptr(scales, numbers.as_pointer()), align=4)
-        for query, one in enumerate(sums):
-            shift = builder.load(at(shifts, distance(query), distance(4), word))
-            scale = builder.load(at(query_scales, distance(query), distance(4), number))
-            exact = builder.sitofp(builder.sub(builder.load(one), for_all(shift, words)), numbers)
-            found = builder.fmul(exact, builder.fmul(of_items, for_all(scale, numbers)))
-            builder.store(found, at(scores, distance(query), scores_step, numbers), align=4)
-            best = builder.call(highest_of, (found,), fastmath=("nnan", "nsz"))
-            builder.store(best, at(highest, distance(query), highest_step, number))
-        return context.get_dummy_value()
-
-    return intrinsic(typed)
-
-
-_score_one, _score_some = _score_block(1), _score_block(AT_ONCE)

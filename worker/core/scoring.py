@@ -8,16 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.core.best import clear, find_best, put, sort
+from worker.core.code_products import GROUP, LANES
 from worker.core.compiled import compiled
-from worker.core.item_codes import (
-    CAN_MULTIPLY_CODES,
-    GROUP,
-    LANES,
-    ItemCodes,
-    approximate,
-    encode_query,
-    margin,
-)
+from worker.core.item_codes import ItemCodes, approximate, encode_query, margin
 from worker.core.lanes import dot
 
 BUFFER_BYTES = 4 << 20
@@ -35,17 +28,21 @@ class Scorer:
 
     Args:
         item_matrix: float32 [V, H].
+        codes: of the item matrix: candidates are found by them, and only these are scored in float32. None:
+            all items are. The results are the same but for the rounding of float32 sums, which depends on
+            their order.
         top_k: results per query; fewer where the catalogue is smaller.
-        by_codes: find candidates by `ItemCodes` and score only these in float32; the processor must be able
-            to multiply codes. Else all items are scored in float32. The results are the same but for the
-            rounding of float32 sums, which depends on their order.
     """
 
-    def __init__(self, item_matrix: Tensor, top_k: int, by_codes: bool = CAN_MULTIPLY_CODES) -> None:
+    def __init__(self, item_matrix: Tensor, codes: ItemCodes | None, top_k: int) -> None:
         items = item_matrix.shape[0]
         self._k = min(top_k, items)
         self._block = max(MIN_BLOCK, BUFFER_BYTES // (4 * items))
-        self._select: _Selection = (_ByCodes if by_codes else _ByProducts)(item_matrix, self._block)
+        self._select: _Selection = (
+            _ByProducts(item_matrix, self._block)
+            if codes is None
+            else _ByCodes(item_matrix, codes, self._block)
+        )
 
     def top_k(self, queries: Tensor) -> tuple[Floats, Items]:
         """The best items for each query [B, H]: scores float32 [B, k], descending, and items int64 [B, k].
@@ -78,10 +75,10 @@ class _ByProducts:
 
 
 class _ByCodes:
-    def __init__(self, item_matrix: Tensor, block: int) -> None:
+    def __init__(self, item_matrix: Tensor, codes: ItemCodes, block: int) -> None:
         self._rows = np.ascontiguousarray(item_matrix.numpy())
-        self._codes = ItemCodes.of(self._rows)
-        self._scores = np.empty((block, len(self._codes.scales)), np.float32)
+        self._codes = codes
+        self._scores = np.empty((block, len(codes.scales)), np.float32)
 
     def __call__(self, queries: Tensor, best_scores: Floats, best_items: Items) -> None:
         asked, scores = np.ascontiguousarray(queries.numpy()), self._scores[: len(queries)]
