@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-training bench-warm-start bench-large-log chaos fuzz soak format pins clean
+.PHONY: help setup demo test bench bench-scoring bench-training bench-warm-start bench-large-log chaos fuzz soak format pins clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -92,6 +92,9 @@ test: setup ## format check, lint, types, and all tests
 
 bench: setup ## measure the worker: one table and one JSON line
 	@$(BIN)/python -m tests.bench.run
+
+bench-scoring: setup ## the k best of a catalogue, by eight-bit codes and by all products (ITEMS="10000 100000")
+	@$(BIN)/python -m tests.bench.scoring $(if $(ITEMS),--items $(ITEMS))
 
 bench-training: setup ## train the logs beside the project, three seeds each: accuracy and speed (LOGS="…", SEEDS=3, DEVICE=cpu or cuda)
 	@$(BIN)/python -m tests.bench.training $(if $(DEVICE),--device $(DEVICE)) $(if $(LOGS),--logs $(LOGS)) $(if $(SEEDS),--seeds $(SEEDS))

@@ -167,7 +167,7 @@ def _rank_queries(
     report: Report,
 ) -> NDArray[np.int64]:
     """Ranks int64 [B]; lowers `best_place` [V] where an item came further up."""
-    items, columns = len(item_matrix), item_matrix.t().contiguous()
+    items, columns = len(item_matrix), item_matrix.t()
     ranks = np.empty(len(query), np.int64)
     listed = np.empty((len(query), min(SHOWN, items)), np.int32)
     least, most = QUERIES_AT_ONCE

@@ -27,7 +27,7 @@ def kernel_clicks_per_s(clicks: int, batch: int, threads: int) -> float:
     )
     query = QueryWeights(torch.eye(size), torch.zeros(size, size))
     model = SessionModel("", ITEMS, embedding, unit_items(embedding), (cell,), query)
-    scorer = Scorer(model.item_matrix, model.codes, TOP_K)
+    scorer = Scorer(model.catalogue, TOP_K)
     hidden = torch.zeros(batch, size)
     clicked = torch.randint(len(ITEMS), (batch,))
     best_s = float("inf")

@@ -1,5 +1,7 @@
 """Codes of items: what is multiplied is what they say, and nothing is off by more than the margin."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from worker.core.code_products import AT_ONCE, CAN_MULTIPLY_CODES, GROUP, LANES
-from worker.core.item_codes import LARGEST, SHIFT, ItemCodes, approximate, encode_query, margin
+from worker.core.item_codes import LARGEST, SHIFT, ItemCodes, approximate, encode_query, write_margins
 
 pytestmark = pytest.mark.skipif(not CAN_MULTIPLY_CODES, reason="this processor has no AVX-512 VNNI")
 
@@ -39,8 +41,16 @@ def approximated(
     )
     scores = np.full((len(queries), blocks * LANES), np.nan, np.float32)
     highest = np.full((len(queries), blocks), np.nan, np.float32)
-    approximate(codes, coded, scales, scores, highest, len(items))
+    approximate(codes, coded, scales, scores, highest)
     return codes, coded, scales, scores[:, : len(items)], highest
+
+
+def margins_of(codes: ItemCodes, query: Floats) -> Floats:
+    """Of each item, [V]."""
+    _, length, off = encode_query(query, np.empty(codes.codes.shape[1] * GROUP, np.int8))
+    margins = np.full(len(codes.codes), np.nan, np.float32)
+    write_margins(codes, length, off, margins)
+    return margins.repeat(LANES)[: len(codes.rows)]
 
 
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 3 * AT_ONCE), st.integers(0, 2**31))
@@ -59,40 +69,50 @@ def test_scores_are_the_products_of_the_codes(items: int, width: int, queries: i
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_the_largest_codes_do_not_overflow(sign: int) -> None:
-    """4,096 columns, of which each product is the largest there is."""
-    items, queries = np.ones((LANES + 1, 4_096), np.float32), np.full((1, 4_096), sign, np.float32)
+    """4,096 columns, of which each product is the largest there is; each second item is the opposite."""
+    items, queries = np.ones((2 * LANES, 4_096), np.float32), np.full((1, 4_096), sign, np.float32)
+    items[1::2] = -1
     codes, coded, *_, scores, _ = approximated(items, queries)
     assert (coded == sign * LARGEST).all()
-    assert (plain_codes(codes, len(items), 4_096) == LARGEST).all()
-    assert np.allclose(scores, sign * 4_096, rtol=1e-6)
+    assert (plain_codes(codes, len(items), 4_096) == items * LARGEST).all()
+    assert np.allclose(scores, sign * items.sum(axis=1), rtol=1e-6)
 
 
 @given(st.integers(1, 60), st.integers(1, 150), st.integers(1, 6), st.integers(0, 2**31))
 @settings(deadline=None, max_examples=80)
 def test_no_score_is_off_by_more_than_the_margin(items: int, width: int, queries: int, seed: int) -> None:
     catalogue, asked = drawn(seed, items, width), drawn(seed + 1, queries, width)
-    codes, coded, _, scores, _ = approximated(catalogue, asked)
-    exact = asked.astype(float) @ catalogue.T.astype(float)
+    codes, *_, scores, _ = approximated(catalogue, asked)
+    exact = asked.astype(float) @ (catalogue - catalogue.mean(axis=0, dtype=float)).T
     for row in range(queries):
-        _, length, off = encode_query(asked[row], coded[row])
-        assert length == pytest.approx(np.linalg.norm(asked[row].astype(float)), rel=1e-6)
-        assert np.abs(scores[row] - exact[row]).max() <= margin(codes, width, length, off)
+        assert (np.abs(scores[row] - exact[row]) <= margins_of(codes, asked[row])).all()
 
 
 @pytest.mark.parametrize(("item", "query"), [((0, 1), (127, 10.49)), ((127, 10.49), (0, 1))])
 def test_the_margin_is_reached(item: tuple[float, float], query: tuple[float, float]) -> None:
     """All of the rounding of one lies where the other does: each of the two terms is needed, and whole."""
-    items, queries = np.array([item], np.float32), np.array([query], np.float32)
-    codes, coded, _, scores, _ = approximated(items, queries)
-    _, length, off = encode_query(queries[0], coded[0])
+    items, queries = np.array([item, item], np.float32), np.array([query], np.float32)
+    items[1] *= -1
+    codes, *_, scores, _ = approximated(items, queries)
     missed = abs(float(scores[0, 0]) - float(items[0] @ queries[0]))
-    assert 0.48 < missed <= margin(codes, 2, length, off) < 0.51
+    assert 0.48 < missed <= margins_of(codes, queries[0])[0] < 0.51
 
 
-def test_the_margin_of_a_trained_size_tells_most_items_apart() -> None:
-    """Else the codes would be right and of no use: 128 columns, unit length."""
-    items, queries = np.random.default_rng(1).standard_normal((2, 2_000, 128)).astype(np.float32)
-    items /= np.linalg.norm(items, axis=1, keepdims=True)
-    codes, coded, *_ = approximated(items, queries[:1])
-    _, length, off = encode_query(queries[0], coded[0])
-    assert margin(codes, 128, length, off) < 0.025 * length
+CATALOGUES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "of trained size": lambda items: items,
+    "one item is long": lambda items: np.concatenate([items[:1] * 100, items[1:]]),
+    "one column is large": lambda items: items + np.eye(1, items.shape[1]) * 40,
+    "all near one vector": lambda items: items[:1] + items / 20,
+}
+
+
+@pytest.mark.parametrize("kind", CATALOGUES)
+def test_few_items_have_to_be_scored_exactly(kind: str) -> None:
+    """Else codes would be right and of no use: slower than to score every item."""
+    generator = np.random.default_rng(1)
+    items = CATALOGUES[kind](generator.standard_normal((3_000, 128)) / 128**0.5).astype(np.float32)
+    query = generator.standard_normal((1, 128)).astype(np.float32)
+    codes, *_, scores, highest = approximated(items, query)
+    margins = margins_of(codes, query[0])
+    surely = np.sort(highest[0] - margins[::LANES][: highest.shape[1]])
+    assert 20 <= (scores[0] + margins >= surely[-20]).sum() < 150

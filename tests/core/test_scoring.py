@@ -17,7 +17,7 @@ from worker.core.best import CHUNK
 from worker.core.code_products import CAN_MULTIPLY_CODES, LANES
 from worker.core.item_codes import ItemCodes
 from worker.core.lanes import dot
-from worker.core.scoring import Scorer
+from worker.core.scoring import Columns, Scorer
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -25,7 +25,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 
 
 def scorer(catalogue: Tensor, k: int, by_codes: bool) -> Scorer:
-    return Scorer(catalogue, ItemCodes.of(catalogue.numpy()) if by_codes else None, k)
+    return Scorer(ItemCodes.of(catalogue.numpy()) if by_codes else Columns(catalogue.t().contiguous()), k)
 
 
 needs_codes = pytest.mark.skipif(not CAN_MULTIPLY_CODES, reason="this processor has no AVX-512 VNNI")
@@ -108,6 +108,21 @@ def test_of_equal_items_the_first(items: int, k: int) -> None:
         assert found[1].tolist() == [list(range(k))] * 2
 
 
+def exactly(catalogue: Tensor, queries: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The best by the exact score of every item, as the candidates are scored."""
+    rows = catalogue.numpy()
+    exact = np.array([[dot(row, query) for row in rows] for query in queries.numpy()])
+    best = np.argsort(-exact, kind="stable")[:, :k]
+    return np.take_along_axis(exact, best, 1), best
+
+
+def check_codes(catalogue: Tensor, queries: Tensor) -> None:
+    """By codes the 20 best are, byte for byte, those of scoring every item."""
+    found, expected = scorer(catalogue, 20, by_codes=True).top_k(queries), exactly(catalogue, queries, 20)
+    assert np.array_equal(found[0], expected[0])
+    assert np.array_equal(found[1], expected[1])
+
+
 @needs_codes
 @pytest.mark.parametrize("apart", [1e-2, 1e-3, 1e-5, 0])
 @pytest.mark.parametrize("queries", [1, 6])
@@ -115,22 +130,18 @@ def test_codes_lose_no_item_that_they_cannot_tell_apart(apart: float, queries: i
     """Items that differ by less than their codes are rounded by: the best are still those of exact scores."""
     catalogue = drawn(3, 1, 96) + apart * drawn(4, 2_000, 96)
     asked = drawn(5, queries, 96)
-    scores, items = scorer(catalogue, 20, by_codes=True).top_k(asked)
-    for row in range(queries):
-        exact = np.array([dot(item, asked[row].numpy()) for item in catalogue.numpy()])
-        best = np.argsort(-exact, kind="stable")[:20]
-        assert np.array_equal(items[row], best)
-        assert np.array_equal(scores[row], exact[best])
+    check_codes(catalogue, asked)
 
 
 @needs_codes
 def test_codes_that_err_both_ways_by_all_of_the_margin() -> None:
     """The best item looks worse than it is and one of another block better: twice the margin lies between."""
-    catalogue = torch.tensor([[127, -60.0]]).repeat(2 * LANES, 1)
+    catalogue = torch.tensor([[127, 0.0]]).repeat(2 * LANES, 1)
     catalogue[3] = torch.tensor([127, 10.49])  # taken for 10
     catalogue[LANES + 5] = torch.tensor(
         [126.6, 10.48]
     )  # of 126.6 / 127 each 10.513: taken for 11, which is 10.97
+    catalogue = torch.cat([catalogue, -catalogue])  # nothing in common
     scores, items = scorer(catalogue, 1, by_codes=True).top_k(torch.tensor([[0, 1.0]]))
     assert items.tolist() == [[3]]
     assert scores.item() == np.float32(10.49)
@@ -144,21 +155,40 @@ def test_codes_do_not_care_how_long_vectors_are(stretch: float) -> None:
     catalogue[7] = 0
     asked = drawn(7, 5, 30)
     asked[3] = 0
-    scores, items = scorer(catalogue * stretch, 20, by_codes=True).top_k(asked * stretch)
-    expected = scorer(catalogue * stretch, 20, by_codes=False).top_k(asked * stretch)
-    assert np.array_equal(items, expected[1])
-    assert np.allclose(scores, expected[0], rtol=1e-5, atol=0)
+    check_codes(catalogue * stretch, asked * stretch)
+
+
+@needs_codes
+@pytest.mark.parametrize("stretch", [1e-21, 2e-21, 3e-21, 5e-21])
+def test_codes_of_numbers_near_the_smallest_there_are(stretch: float) -> None:
+    """Scores of some 1e-40, of which float32 keeps a few digits."""
+    check_codes(drawn(8, 2_000, 128) * stretch, drawn(9, 3, 128) * stretch)
+
+
+@needs_codes
+def test_queries_of_another_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="of width 9, items of 8"):
+        scorer(drawn(1, 50, 8), 5, by_codes=True).top_k(drawn(2, 3, 9))
+
+
+@needs_codes
+def test_queries_may_lie_anyhow() -> None:
+    catalogue, asked = drawn(1, 500, 8), drawn(2, 8, 7)
+    with torch.inference_mode():
+        found = scorer(catalogue, 20, by_codes=True).top_k((asked * 1).t())
+    assert np.array_equal(found[1], exactly(catalogue, asked.t().contiguous(), 20)[1])
 
 
 def test_without_the_instruction_all_items_are_multiplied() -> None:
     """numba can be told to compile for an older processor than this one."""
     program = (
-        "import torch; from worker.core.scoring import Scorer; from tests.core.models import random_model;"
+        "import torch; from worker.core.scoring import *; from tests.core.models import random_model;"
         "model = random_model(['a', 'b', 'c'], 4, 1);"
-        "print(model.codes, Scorer(torch.eye(9), model.codes, 2).top_k(torch.eye(9)[4:5])[1][0, 0])"
+        "print(type(model.catalogue).__name__);"
+        "print(Scorer(catalogue_of(torch.eye(9)), 2).top_k(torch.eye(9)[4:5])[1][0, 0])"
     )
     environment = {**os.environ, "NUMBA_ENABLE_AVX": "0"}
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
     )
-    assert (said.stdout.split(), said.returncode) == (["None", "4"], 0), said.stderr
+    assert (said.stdout.split(), said.returncode) == (["Columns", "4"], 0), said.stderr

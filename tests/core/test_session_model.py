@@ -21,7 +21,6 @@ def test_every_tensor_comes_to_its_place(tmp_path: Path) -> None:
     for name, tensor in serving.items():
         assert torch.equal(tensor, torch.from_numpy(artefact.tensors[name])), name
         assert tensor.is_contiguous()
-    assert {"codes", "_few"} <= vars(model).keys(), "made where no click waits"
 
 
 def test_item_vectors_are_as_long_as_the_temperature(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class Recommender:
         """
         if not self.register.has_room_for(model.items):
             raise CatalogueTooLargeError(f"no room for {len(model.items)} items: raise max_items")
-        scorer = Scorer(model.item_matrix, model.codes, self._top_k)
+        scorer = Scorer(model.catalogue, self._top_k)
         numbers = self.register.numbers(model.items)
         model_rows = np.full(len(self.register) + 1, NOTHING_KNOWN, np.int32)
         model_rows[numbers] = np.arange(len(model.items), dtype=np.int32)

@@ -1,8 +1,8 @@
 """Loops over arrays, compiled by numba when they are first called.
 
 The code is kept on disk: beside the source, in the user's cache where that cannot be written, or where
-NUMBA_CACHE_DIR says. It is made again when the file of the function changes, but not when a constant does
-that the file imports: after that, delete __pycache__/*.nb?.
+NUMBA_CACHE_DIR says. It is made again when the file of the function changes, but not when a constant or a
+compiled function does that the file imports: after that, delete __pycache__/*.nb?.
 
 What is compiled holds no lock of Python's, so threads of one process run it side by side.
 """

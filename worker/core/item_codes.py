@@ -1,12 +1,13 @@
 """Items in eight-bit codes, by which the best of a query are found without multiplying all in float32.
 
-An item x is kept as s·c, where c are whole numbers within ±127, and a query q is written as t·d likewise. The
-product c·d is exact, and by Cauchy-Schwarz s·t·c·d misses q·x by no more than
+What all items have in common, their mean μ, does not tell one from another: q·μ is the same for each. Of an
+item x the rest is kept as s·c, where c are whole numbers within ±127, and a query q is written as t·d
+likewise. The product c·d is exact, and by Cauchy-Schwarz s·t·c·d misses q·(x − μ) by no more than
 
-    ‖q‖·‖x − s·c‖ + ‖q − t·d‖·‖s·c‖
+    ‖q‖·‖x − μ − s·c‖ + ‖q − t·d‖·‖s·c‖
 
-so that an item whose approximate score is further below the k-th best than twice that cannot be of the k
-best: those that remain, some dozens, are scored exactly (`worker.core.scoring`).
+so that an item whose approximate score is further below the k-th best than its own margin and that of the
+k-th best cannot be of the k best: those that remain, some dozens, are scored exactly (`worker.core.scoring`).
 
 They lie as `worker.core.code_products` multiplies them: by `LANES` items, and of these by `GROUP` columns.
 V items, H width, B queries.
@@ -25,50 +26,67 @@ LARGEST = 127
 SHIFT = 128
 """Added to the codes of items: one factor of the instruction has no sign."""
 
-FLOAT32_ERROR = 2.0**-23
-"""Twice the relative error of one float32 operation."""
+FLOAT32_STEP = 2.0**-23
+"""Relative distance of two float32 numbers; one operation is off by half of that."""
+
+FLOAT32_LEAST = 2.0**-149
+"""The smallest float32 number: what is near it is off by as much."""
 
 
 class ItemCodes(NamedTuple):
-    """The items of a catalogue as codes."""
+    """The items of a catalogue and their codes; margins by blocks, so that a long item blurs few others."""
 
+    rows: NDArray[np.float32]  # the items themselves [V, H]
     codes: NDArray[np.uint8]  # [⌈V / LANES⌉, ⌈H / GROUP⌉, LANES · GROUP]
     scales: NDArray[np.float32]  # s of each item, [LANES · ⌈V / LANES⌉], zeros behind
-    rounding: float  # largest ‖x − s·c‖
-    longest: float  # largest ‖s·c‖
+    rounding: NDArray[
+        np.float32
+    ]  # largest ‖x − μ − s·c‖ of each block, and what float32 sums are off by beside ‖q‖
+    longest: NDArray[np.float32]  # largest ‖s·c‖ of each block
 
     @classmethod
     def of(cls, items: NDArray[np.float32]) -> Self:
-        """The codes of items float32 [V, H]."""
+        """The codes of items float32 [V, H], rows in one piece."""
         count, width = items.shape
-        shape = -(-count // LANES), -(-width // GROUP), LANES * GROUP
-        codes, scales = np.full(shape, SHIFT, np.uint8), np.zeros(shape[0] * LANES, np.float32)
-        return cls(codes, scales, *_encode_items(items, codes, scales))
+        blocks = -(-count // LANES)
+        codes = np.full((blocks, -(-width // GROUP), LANES * GROUP), SHIFT, np.uint8)
+        made = cls(
+            items,
+            codes,
+            np.zeros(blocks * LANES, np.float32),
+            np.zeros(blocks, np.float32),
+            np.zeros(blocks, np.float32),
+        )
+        _encode_items(made, items.mean(axis=0, dtype=np.float64))
+        return made
 
 
 @compiled
-def _encode_items(
-    items: NDArray[np.float32], codes: NDArray[np.uint8], scales: NDArray[np.float32]
-) -> tuple[float, float]:
-    rounding = longest = 0.0
-    for item in range(items.shape[0]):
+def _encode_items(made: ItemCodes, mean: NDArray[np.float64]) -> None:
+    """Fill in all but the rows; `mean` [H]."""
+    count, width = made.rows.shape
+    rest = np.empty(width, np.float64)
+    for item in range(count):
         block, lane = item // LANES, item % LANES
-        scales[item] = scale = _scale_of(items[item])
-        off = length = 0.0
-        for column in range(items.shape[1]):
-            code = _code(items[item, column], scale)
-            codes[block, column // GROUP, lane * GROUP + column % GROUP] = code + SHIFT
-            kept = float(scale) * code
-            off += (float(items[item, column]) - kept) ** 2
-            length += kept**2
-        rounding, longest = max(rounding, off), max(longest, length)
-    return np.sqrt(rounding), np.sqrt(longest)
+        length = rounding = kept_length = 0.0
+        for column in range(width):
+            rest[column] = made.rows[item, column] - mean[column]
+            length += float(made.rows[item, column]) ** 2
+        made.scales[item] = scale = np.float32(np.abs(rest).max() / LARGEST)
+        for column in range(width):
+            code = _code(rest[column], scale)
+            made.codes[block, column // GROUP, lane * GROUP + column % GROUP] = code + SHIFT
+            rounding += (rest[column] - float(scale) * code) ** 2
+            kept_length += (float(scale) * code) ** 2
+        of_sums = (np.sqrt(length) + np.sqrt(kept_length)) * (width + LANES) * FLOAT32_STEP
+        made.rounding[block] = max(made.rounding[block], np.sqrt(rounding) + of_sums)
+        made.longest[block] = max(made.longest[block], np.sqrt(kept_length))
 
 
 @compiled
 def encode_query(query: NDArray[np.float32], coded: NDArray[np.int8]) -> tuple[np.float32, float, float]:
     """Write the codes d of a query [H] into `coded`, zeros behind them; returns t, ‖q‖ and ‖q − t·d‖."""
-    scale = _scale_of(query)
+    scale = np.float32(np.abs(query).max() / LARGEST)
     coded[:] = 0
     off = length = 0.0
     for column in range(query.shape[0]):
@@ -80,18 +98,18 @@ def encode_query(query: NDArray[np.float32], coded: NDArray[np.int8]) -> tuple[n
 
 
 @compiled
-def margin(items: ItemCodes, width: int, length: float, off: float) -> float:
-    """How far an approximate score can be from the exact one, both as float32 computes them.
+def write_margins(items: ItemCodes, length: float, off: float, margins: NDArray[np.float32]) -> None:
+    """How far approximate scores can be from those that float32 computes, less what is common to all.
 
     Args:
         items: the codes.
-        width: H.
         length: ‖q‖.
         off: ‖q − t·d‖.
+        margins: float32 [⌈V / LANES⌉], written: of each block of items.
     """
-    by_codes = length * items.rounding + off * items.longest
-    by_floats = length * (items.longest + items.rounding) * (width + LANES) * FLOAT32_ERROR
-    return by_codes + by_floats
+    of_tiny_numbers = items.rows.shape[1] * LARGEST**2 * FLOAT32_LEAST
+    for block in range(margins.shape[0]):
+        margins[block] = length * items.rounding[block] + off * items.longest[block] + of_tiny_numbers
 
 
 @compiled
@@ -101,9 +119,8 @@ def approximate(
     query_scales: NDArray[np.float32],
     scores: NDArray[np.float32],
     highest: NDArray[np.float32],
-    count: int,
 ) -> None:
-    """Approximate scores of all items for B queries, as `encode_query` wrote them.
+    """Approximate scores of all items, less what is common to all, for queries that `encode_query` wrote.
 
     Args:
         items: the codes.
@@ -111,9 +128,8 @@ def approximate(
         query_scales: float32 [B].
         scores: float32 [B, ≥ LANES · ⌈V / LANES⌉], written; the last of a row belong to no item.
         highest: float32 [B, ⌈V / LANES⌉], written: the best of each block of items.
-        count: V.
     """
-    codes, scales = items.codes, items.scales
+    codes, scales, count = items.codes, items.scales, items.rows.shape[0]
     queries, blocks = scores.shape[0], codes.shape[0]
     shifts = np.empty(queries, np.int32)
     for query in range(queries):
@@ -147,15 +163,7 @@ def approximate(
 
 
 @compiled
-def _scale_of(numbers: NDArray[np.float32]) -> np.float32:
-    largest = np.float32(0)
-    for number in numbers:
-        largest = max(largest, abs(number))
-    return largest / np.float32(LARGEST)
-
-
-@compiled
-def _code(number: np.float32, scale: np.float32) -> int:
+def _code(number: float, scale: np.float32) -> int:
     if scale == 0:
         return 0
     return int(min(max(np.rint(number / scale), -LARGEST), LARGEST))

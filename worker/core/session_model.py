@@ -8,10 +8,9 @@ from torch import Tensor
 
 from schemas.model_artefact import Artefact, Tensors, layer_suffix
 from schemas.model_manifest import CELL_SHAPES, Architecture, Cell, Score
-from worker.core.code_products import CAN_MULTIPLY_CODES
 from worker.core.few_sessions import FEW, FewSessions
 from worker.core.hidden_states import StateLayout
-from worker.core.item_codes import ItemCodes
+from worker.core.scoring import Catalogue, catalogue_of
 from worker.core.step import CellWeights, QueryWeights, output, session_query, step, unit_items
 
 
@@ -54,8 +53,8 @@ class SessionModel:
         return StateLayout(self.hidden_size, depth, (vectors - 1) * depth * self.hidden_size)
 
     def prepare(self) -> None:
-        """Make what is else made at its first use: a matter of seconds for millions of items."""
-        _ = self.codes, self._few
+        """Make what is else made at its first use, where clicks would wait: a second for a million items."""
+        _ = self.catalogue, self._few
 
     def start(self, sessions: int) -> Tensor:
         """States of so many sessions without a click, [B, S]."""
@@ -74,9 +73,9 @@ class SessionModel:
         return session_query(self.query, output(self.layers, states), self.embedding[clicked], self.score)
 
     @cached_property
-    def codes(self) -> ItemCodes | None:
-        """Of the item matrix; None where this processor cannot multiply them."""
-        return ItemCodes.of(self.item_matrix.contiguous().numpy()) if CAN_MULTIPLY_CODES else None
+    def catalogue(self) -> Catalogue:
+        """The item matrix, as a scorer reads it."""
+        return catalogue_of(self.item_matrix)
 
     @cached_property
     def _few(self) -> FewSessions | None:
@@ -84,14 +83,9 @@ class SessionModel:
 
 
 def session_model(artefact: Artefact) -> SessionModel:
-    """Lay out the tensors of a checked artefact for serving.
-
-    All that serving wants is made here and not at its first use, where clicks would wait for it.
-    """
+    """Lay out the tensors of a checked artefact for serving."""
     manifest = artefact.manifest
-    model = laid_out(manifest.model_version, artefact.items, manifest.architecture, artefact.tensors)
-    model.prepare()
-    return model
+    return laid_out(manifest.model_version, artefact.items, manifest.architecture, artefact.tensors)
 
 
 def laid_out(version: str, items: list[str], architecture: Architecture, arrays: Tensors) -> SessionModel:

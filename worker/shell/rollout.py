@@ -39,7 +39,9 @@ def load_model(announcement: ModelAnnouncement) -> SessionModel:
         raise BrokenArtefactError(
             f"announced as {announcement.model_version}, its manifest says {artefact.manifest.model_version}"
         )
-    return session_model(artefact)
+    model = session_model(artefact)
+    model.prepare()
+    return model
 
 
 def _local_folder(uri: str) -> Path:

@@ -68,7 +68,7 @@ class WorkerSettings:
     """How long an idle worker waits for a click before it looks after its other duties."""
 
     torch_threads: int = 1
-    """Threads of one matrix product. One: Kafka's own threads need the other cores; scale by workers."""
+    """Threads of one product of torch's. One: Kafka's own threads need the other cores; scale by workers."""
 
     http_host: str = "127.0.0.1"
     """Address of /metrics, /healthz and /readyz. Loopback unless told otherwise."""
