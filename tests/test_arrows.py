@@ -40,7 +40,7 @@ _PURE = {
     "heapq",
     "itertools",
 }
-_PURE |= {"math", "operator", "types", "typing", "numpy", "torch", "numba"}
+_PURE |= {"math", "operator", "types", "typing", "numpy", "torch", "numba", "llvmlite"}
 
 
 def _house_of(module: str) -> str | None:
