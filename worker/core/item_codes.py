@@ -34,15 +34,22 @@ FLOAT32_LEAST = 2.0**-149
 
 
 class ItemCodes(NamedTuple):
-    """The items of a catalogue and their codes; margins by blocks, so that a long item blurs few others."""
+    """The items of a catalogue and their codes; margins by blocks, so that a long item blurs few others.
 
-    rows: NDArray[np.float32]  # the items themselves [V, H]
-    codes: NDArray[np.uint8]  # [⌈V / LANES⌉, ⌈H / GROUP⌉, LANES · GROUP]
-    scales: NDArray[np.float32]  # s of each item, [LANES · ⌈V / LANES⌉], zeros behind
-    rounding: NDArray[
-        np.float32
-    ]  # largest ‖x − μ − s·c‖ of each block, and what float32 sums are off by beside ‖q‖
-    longest: NDArray[np.float32]  # largest ‖s·c‖ of each block
+    Attributes:
+        rows: the items themselves, float32 [V, H].
+        codes: uint8 [⌈V / LANES⌉, ⌈H / GROUP⌉, LANES · GROUP], c + `SHIFT`.
+        scales: s of each item, float32 [LANES · ⌈V / LANES⌉], zeros behind.
+        rounding: of each block the largest ‖x − μ − s·c‖, and what float32 sums with a query of length 1 are
+            off by.
+        longest: of each block the largest ‖s·c‖.
+    """
+
+    rows: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    rounding: NDArray[np.float32]
+    longest: NDArray[np.float32]
 
     @classmethod
     def of(cls, items: NDArray[np.float32]) -> Self:
