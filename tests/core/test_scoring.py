@@ -138,9 +138,8 @@ def test_codes_that_err_both_ways_by_all_of_the_margin() -> None:
     """The best item looks worse than it is and one of another block better: twice the margin lies between."""
     catalogue = torch.tensor([[127, 0.0]]).repeat(2 * LANES, 1)
     catalogue[3] = torch.tensor([127, 10.49])  # taken for 10
-    catalogue[LANES + 5] = torch.tensor(
-        [126.6, 10.48]
-    )  # of 126.6 / 127 each 10.513: taken for 11, which is 10.97
+    # Of 126.6 / 127 each 10.513: taken for 11, which is 10.97.
+    catalogue[LANES + 5] = torch.tensor([126.6, 10.48])
     catalogue = torch.cat([catalogue, -catalogue])  # nothing in common
     scores, items = scorer(catalogue, 1, by_codes=True).top_k(torch.tensor([[0, 1.0]]))
     assert items.tolist() == [[3]]
